@@ -1,0 +1,38 @@
+# Everything starts from here: `make run` trains the quickstart, `make test` runs the fast suite.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run test check slow clean
+
+run: $(VENV)/.run-ready  ## train the quickstart
+	$(BIN)/waggle run quickstart
+
+test: $(VENV)/.test-ready check  ## check the code, then run the fast suite
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+slow: $(VENV)/.test-ready  ## run what takes minutes
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+check: $(VENV)/.test-ready  ## style, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy src quickstart
+	$(BIN)/lint-imports --no-cache
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (once; a few minutes) ..."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV) with the test tools (once; a few minutes) ..."
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.run-ready

@@ -1,0 +1,1 @@
+"""Federated learning in which clients tell the server more than weights."""

@@ -1,0 +1,75 @@
+"""The client: train and evaluate the global model on this node's own data."""
+
+from __future__ import annotations
+
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedwaggle.config import RunConfig, read_config
+from fedwaggle.data import Examples, load_partition
+from fedwaggle.metadata import pack
+from fedwaggle.seeds import derive_seed
+from my_federated_project import task
+
+app = ClientApp()
+
+
+@app.train()
+def train(msg: Message, context: Context) -> Message:
+    """Train the global model on local data; send back weights, metrics and metadata."""
+    config = read_config(context.run_config)
+    examples = local_examples(config, context, "train")
+    model = received_model(msg, examples)
+    server_round = msg.content["config"]["server-round"]
+    metadata = task.train(
+        model,
+        examples,
+        epochs=config.local_epochs,
+        lr=msg.content["config"]["lr"],
+        batch_size=config.batch_size,
+        seed=derive_seed(config.seed, "train", server_round, context.node_config["partition-id"]),
+        convergence_window=config.convergence_window,
+        convergence_tolerance=config.convergence_tolerance,
+    )
+    last_loss = metadata.training_losses[f"epoch_{config.local_epochs}"]
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(model.cpu().state_dict()),
+            "metrics": MetricRecord({"train_loss": last_loss, "num-examples": len(examples)}),
+            "metadata": pack(metadata, context, codec=config.metadata_codec),
+        }
+    )
+    return Message(content=content, reply_to=msg)
+
+
+@app.evaluate()
+def evaluate(msg: Message, context: Context) -> Message:
+    """Evaluate the global model on this client's share of the test data."""
+    examples = local_examples(read_config(context.run_config), context, "test")
+    loss, accuracy = task.test(received_model(msg, examples), examples)
+    metrics = {"loss": loss, "accuracy": accuracy, "num-examples": len(examples)}
+    return Message(content=RecordDict({"metrics": MetricRecord(metrics)}), reply_to=msg)
+
+
+def local_examples(config: RunConfig, context: Context, split: str) -> Examples:
+    """Load this node's partition of ``split``."""
+    return load_partition(
+        config.dataset,
+        int(context.node_config["partition-id"]),
+        int(context.node_config["num-partitions"]),
+        split=split,
+        partitioner=config.partitioner,
+        alpha=config.alpha,
+        classes_per_client=config.classes_per_client,
+        seed=config.seed,
+        data_dir=config.data_dir or None,
+    )
+
+
+def received_model(msg: Message, examples: Examples) -> task.Net:
+    """Build the model and fill it with the weights that the server sent."""
+    torch.set_num_threads(1)  # one client, one core: the engine runs as many as there are cores
+    model = task.Net(examples.image_shape, examples.num_classes)
+    model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
+    return model

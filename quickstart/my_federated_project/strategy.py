@@ -1,0 +1,61 @@
+"""The strategy: Flower's FedAdagrad, and what this project does with its clients' metadata."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from flwr.serverapp.strategy import FedAdagrad
+
+from fedwaggle.strategy import ClientUpdate, RoundSummary, Waggle
+from my_federated_project.task import TrainProcessMetadata
+
+logger = logging.getLogger("flwr.my_federated_project")  # below Flower's, so that its log shows it
+
+
+class CustomFedAdagrad(Waggle[TrainProcessMetadata], FedAdagrad):
+    """FedAdagrad that reads each client's :class:`TrainProcessMetadata`.
+
+    ``Waggle`` decodes the metadata, sets the learning rate of each round, records the run and
+    keeps the best model. The step itself is Flower's.
+
+    References
+    ----------
+    Reddi et al., Adaptive Federated Optimization, arXiv:2003.00295.
+    """
+
+    def on_train_metadata(
+        self, server_round: int, updates: Sequence[ClientUpdate[TrainProcessMetadata]]
+    ) -> Mapping[str, float]:
+        """Read what the clients said about their training, before their weights are used."""
+        times = [update.metadata.training_time for update in updates]
+        return {
+            "clients_converged": sum(update.metadata.converged for update in updates),
+            "slowest_training_time": max(times, default=0.0),  # s
+        }
+
+    def on_round_end(self, summary: RoundSummary[TrainProcessMetadata]) -> None:
+        """Log the round on one line."""
+        logger.info(round_line(summary))
+
+
+def round_line(summary: RoundSummary[TrainProcessMetadata]) -> str:
+    """Return one line on a round: model, learning rate, clients, converged, slowest client."""
+    training = summary.training
+    model = (
+        f"round {summary.server_round:3d}/{summary.num_rounds}"
+        f"  acc {100 * summary.metrics['accuracy']:5.2f}%{'*' if summary.is_best else ' '}"
+        f" loss {summary.metrics['loss']:.3f}"
+    )
+    if not training.updates:
+        return model
+    said = [update for update in training.updates if update.metadata is not None]
+    sampled = len(training.updates) + len(training.quarantined) + len(training.missing)
+    clients = (
+        f"  lr {training.learning_rate or 0:.5f}  clients {len(training.updates)}/{sampled}"
+        f"  converged {sum(update.metadata.converged for update in said)}/{len(said)}"
+    )
+    if not said:
+        return model + clients
+    slowest = max(said, key=lambda update: update.metadata.training_time)
+    return f"{model}{clients}  slowest {slowest.client} ({slowest.metadata.training_time:.1f} s)"

@@ -1,0 +1,121 @@
+"""A data set by its name, from where it lies.
+
+``fashion-mnist-mini`` lies inside this package. ``fashion-mnist`` is looked for in the folder
+that the user names, else where Debian's package puts it, else on the Hub. Every other name is
+a name on the Hub.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedwaggle.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["FULL", "MINI", "load"]
+
+MINI = "fashion-mnist-mini"
+FULL = "fashion-mnist"
+
+_FULL_ON_HUB = "zalando-datasets/fashion_mnist"
+_DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+_WAYS = f"""\
+Ways to have a data set:
+  - dataset {MINI!r}: a slice of 6,000 + 1,000 images inside this package
+  - dataset {FULL!r}: a folder with the four files train-images-idx3-ubyte,
+    train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or
+    .gz, named by data-dir
+  - dataset {FULL!r} on Debian and Ubuntu: apt install dataset-fashion-mnist
+  - dataset {FULL!r} with a network: it is fetched from the Hub ({_FULL_ON_HUB})
+  - any other set of images on the Hub by its name there, for example 'ylecun/mnist'"""
+
+
+def load(name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Load one split of a data set.
+
+    Parameters
+    ----------
+    name : str
+        ``"fashion-mnist-mini"``, ``"fashion-mnist"``, or a name on the Hub.
+    split : str
+        ``"train"`` or ``"test"``; for a set of the Hub, any split that it has.
+    data_dir : str | PathLike | None (default: None)
+        Folder with the IDX files of ``fashion-mnist``. None or empty: look in the known places.
+
+    Returns
+    -------
+    datasets.Dataset
+        The Fashion-MNIST family has the columns ``image`` (28 x 28, grey) and ``label`` (0 to
+        9). From the package and from local files it lies in memory, and nothing is written.
+
+    Raises
+    ------
+    ConfigError
+        If ``split`` or ``data_dir`` cannot go with ``name``.
+    DatasetError
+        If the set cannot be had, or a file of it is damaged.
+
+    Examples
+    --------
+    >>> train = load("fashion-mnist-mini", "train")
+    >>> len(train), train.column_names
+    (6000, ['image', 'label'])
+    """
+    # An empty string is what an unset key of the run config holds.
+    folder = Path(data_dir).expanduser().absolute() if data_dir else None
+    _check(name, split, folder)
+    if name == MINI:
+        from fedwaggle.data.fashion_mnist import load_mini
+
+        return load_mini(split)
+    if name == FULL:
+        return _load_full(split, folder)
+    return _load_from_hub(name, split)
+
+
+def _check(name: str, split: str, folder: Path | None) -> None:
+    """Refuse arguments that do not go together, all of them at once."""
+    mistakes = []
+    if name in (MINI, FULL) and split not in ("train", "test"):
+        mistakes.append(f"split: expected 'train' or 'test', got {reprlib.repr(split)}")
+    if name != FULL and folder is not None:
+        mistakes.append(
+            f"data-dir: only dataset {FULL!r} is read from a folder, got {str(folder)!r} with "
+            f"dataset {reprlib.repr(name)}; leave data-dir empty"
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _load_full(split: str, folder: Path | None) -> Dataset:
+    """Load the full Fashion-MNIST from the first place that has it."""
+    from datasets import Dataset
+
+    from fedwaggle.data.fashion_mnist import FILES, find_files, read_files, table
+
+    place = folder or _DEBIAN_FOLDER
+    files = find_files(place, split)
+    if files is not None:
+        return Dataset(table(*read_files(*files)))
+    missing = f"{place} lacks {' or '.join(FILES[split])} (plain or .gz)"
+    if folder is not None:
+        # A folder that the user named is a wish, not a hint: another source would surprise.
+        raise DatasetError(f"dataset {FULL!r}: {missing}.\n{_WAYS}")
+    return _load_from_hub(_FULL_ON_HUB, split, found_so_far=f"{missing}, and ")
+
+
+def _load_from_hub(name: str, split: str, found_so_far: str = "") -> Dataset:
+    """Load a set of the Hub; an error names every other way too."""
+    from fedwaggle.data.hub import load_from_hub
+
+    try:
+        return load_from_hub(name, split)
+    except DatasetError as error:
+        raise DatasetError(
+            f"dataset {reprlib.repr(name)}: {found_so_far}{error}.\n{_WAYS}"
+        ) from error

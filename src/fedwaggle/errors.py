@@ -1,0 +1,98 @@
+"""Everything that this library raises on purpose.
+
+::
+
+    WaggleError
+    ├── ConfigError     a run config or an argument that cannot work, with every mistake in it
+    ├── DatasetError    a data set or a partition that cannot be had
+    ├── EngineError     a run that could not start, or that failed
+    ├── MetadataError   a client's metadata that was refused: a code, and the paths of bad fields
+    ├── RunError        a run folder that cannot be made or read
+    └── TrackerError    a tracker that cannot be used here
+
+Catch ``WaggleError`` for all of them. Each message says what was expected, what came and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+__all__ = [
+    "ConfigError",
+    "DatasetError",
+    "EngineError",
+    "MetadataCode",
+    "MetadataError",
+    "RunError",
+    "TrackerError",
+    "WaggleError",
+]
+
+
+class WaggleError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class ConfigError(WaggleError):
+    """A run config, or an argument, that cannot work.
+
+    Parameters
+    ----------
+    mistakes : Sequence[str]
+        One line for each mistake: the key, what was expected, what came, what to do.
+
+    Attributes
+    ----------
+    mistakes : tuple[str, ...]
+        The same lines.
+    """
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class DatasetError(WaggleError):
+    """A data set or a partition that cannot be had; the message lists every way to get it."""
+
+
+class EngineError(WaggleError):
+    """A run that could not start, or that failed."""
+
+
+class MetadataCode(StrEnum):
+    """Why metadata was refused."""
+
+    TOO_LARGE = "too-large"
+    MALFORMED = "malformed"
+    WRONG_SCHEMA = "wrong-schema"
+    WRONG_VERSION = "wrong-version"
+    INVALID = "invalid"
+
+
+class MetadataError(WaggleError):
+    """A client's metadata that was refused.
+
+    Parameters
+    ----------
+    code : MetadataCode
+        The kind of refusal.
+    message : str
+        What was expected, what came and what to do.
+    paths : Sequence[str]
+        Dotted paths of all bad fields; empty unless the code is ``invalid``.
+    """
+
+    def __init__(self, code: MetadataCode, message: str, paths: Sequence[str] = ()) -> None:
+        self.code = code
+        self.paths = tuple(paths)
+        super().__init__(f"[{code}] {message}")
+
+
+class RunError(WaggleError):
+    """A run folder that cannot be made or read."""
+
+
+class TrackerError(WaggleError):
+    """A tracker that cannot be used here; the message names the extra to install."""

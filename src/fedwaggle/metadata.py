@@ -1,0 +1,337 @@
+"""The metadata contract: a dataclass, as bytes in a Flower record, and the same dataclass again.
+
+The client packs an object, the server unpacks it against the class that it names itself::
+
+    {"schema": "TrainProcessMetadata", "version": 1, "payload": b'{"training_time":2.5,...}'}
+
+Both sides check every field, strictly and by the annotations of the class, with pydantic. What
+a client sends is data: it never chooses a class, and it never runs code. The one exception is
+the pickle codec, and only the server's operator can allow that. ``docs/metadata.md`` says which
+types there are, how a class may change, and what each refusal means.
+
+References
+----------
+pydantic, strict mode: https://docs.pydantic.dev/latest/concepts/strict_mode/
+pickle, "Warning": https://docs.python.org/3/library/pickle.html
+"""
+
+from __future__ import annotations
+
+import pickle  # opt-in, and refused unless the operator trusts it
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from typing_extensions import TypeAliasType
+
+from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
+from fedwaggle.refusals import refusal_of, shown
+from fedwaggle.text import printable
+
+if TYPE_CHECKING:  # `waggle report` needs no Flower, and Flower takes half a second to import
+    from flwr.app import ConfigRecord, Context
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "PICKLE_WARNING",
+    "Codec",
+    "client_name",
+    "pack",
+    "schema_of",
+    "unpack",
+]
+
+DEFAULT_MAX_BYTES = 1_048_576
+"""Largest payload that is packed or decoded, unless the caller says otherwise: 1 MiB."""
+
+Codec = Literal["json", "pickle"]
+
+PICKLE_WARNING = (
+    "metadata-codec is pickle and trust-pickle is true: every client can run any code in this "
+    "server process. Use metadata-codec = json unless every client is yours."
+)
+"""What a server that trusts pickle says when it starts."""
+
+M = TypeVar("M")
+_T = TypeVar("_T")
+
+_KEYS = {"schema": str, "version": int, "payload": bytes}
+_LONGEST_NAME = 64  # characters
+
+_CONFIG = ConfigDict(
+    strict=True,
+    allow_inf_nan=False,
+    revalidate_instances="always",  # an instance may hold anything: dataclasses do not check
+    ser_json_inf_nan="constants",  # where a field allows NaN, it must come back as NaN
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    serialize_by_alias=True,
+    validate_by_alias=True,
+    validate_by_name=True,
+)
+
+
+def pack(
+    obj: object,
+    context: Context | None = None,
+    *,
+    codec: Codec = "json",
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> ConfigRecord:
+    """Check a dataclass instance and turn it into a record for ``content["metadata"]``.
+
+    Parameters
+    ----------
+    obj : object
+        An instance of a dataclass.
+    context : Context | None (default: None)
+        The client's context. Its partition id, if it has one, travels as the client's name.
+    codec : {"json", "pickle"} (default: "json")
+        How the payload is encoded. The server must expect the same.
+    max_bytes : int (default: 1_048_576)
+        Largest payload that may be sent.
+
+    Returns
+    -------
+    ConfigRecord
+        ``schema``, ``version`` and ``payload``; ``codec`` if it is pickle; ``client`` if known.
+
+    Raises
+    ------
+    MetadataError
+        If a field has a wrong value (the error has the path of each), if the object cannot be
+        encoded so that it can be read again, or if the payload is too large.
+    ConfigError
+        If ``obj`` is no instance of a dataclass, if its class cannot be a contract, or if there
+        is no such codec.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Battery:
+    ...     percent: float
+    >>> pack(Battery(80.0))["payload"]
+    b'{"percent":80.0}'
+    """
+    from flwr.app import ConfigRecord
+
+    if codec not in get_args(Codec):
+        raise ConfigError([f"codec: expected 'json' or 'pickle', got {codec!r}"])
+    schema, version, adapter = _contract(type(obj))
+    payload = _contained(lambda: _encode(obj, adapter, codec), schema)
+    _check_size(payload, schema, max_bytes)
+    record = ConfigRecord({"schema": schema, "version": version, "payload": payload})
+    if codec == "pickle":
+        record["codec"] = codec
+    partition = context.node_config.get("partition-id") if context else None
+    if isinstance(partition, int) and not isinstance(partition, bool):
+        record["client"] = str(partition)
+    return record
+
+
+def unpack(
+    record: ConfigRecord,
+    cls: type[M],
+    *,
+    codec: Codec = "json",
+    trust_pickle: bool = False,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> M:
+    """Read a client's record as an instance of ``cls``.
+
+    Fields that ``cls`` does not know are ignored. Fields that are not there take their default.
+
+    Parameters
+    ----------
+    record : ConfigRecord
+        What came under ``content["metadata"]``. It may hold anything.
+    cls : type[M]
+        The dataclass that the server expects.
+    codec : {"json", "pickle"} (default: "json")
+        What the server expects. Nothing is guessed from the record.
+    trust_pickle : bool (default: False)
+        Whether clients may run code here, which is what unpickling lets them do.
+    max_bytes : int (default: 1_048_576)
+        Largest payload that is decoded.
+
+    Returns
+    -------
+    M
+        A checked instance of ``cls``.
+
+    Raises
+    ------
+    MetadataError
+        If the record is refused: ``code`` says why, ``paths`` names the bad fields. No other
+        exception comes out, whatever the record holds.
+    ConfigError
+        If the server asks for what cannot work: pickle without ``trust_pickle``, an unknown
+        codec, or a class that cannot be a contract. No record can cause this.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Battery:
+    ...     percent: float
+    >>> unpack(pack(Battery(80.0)), Battery)
+    Battery(percent=80.0)
+    """
+    if codec not in get_args(Codec):
+        raise ConfigError([f"codec: expected 'json' or 'pickle', got {codec!r}"])
+    if codec == "pickle" and not trust_pickle:
+        message = "trust-pickle: metadata-codec = pickle lets every client run code on the server"
+        raise ConfigError([f"{message}; set trust-pickle = true (trust_pickle=True), or use json"])
+    schema, version, adapter = _contract(cls)
+    payload = _open_envelope(record, schema, version, codec)
+    _check_size(payload, schema, max_bytes)
+    found: M = _contained(lambda: _decode(payload, adapter, codec), schema, len(payload))
+    return found
+
+
+def schema_of(cls: type[Any]) -> tuple[str, int]:
+    """Return the schema name and the version of a class, once it is known to be a contract.
+
+    The name is the class's own. The version is its ``schema_version``, or 1.
+
+    Raises
+    ------
+    ConfigError
+        If ``cls`` is no dataclass, if its version is not a whole number above 0, or if a field
+        has a type that cannot travel.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Battery:
+    ...     percent: float
+    >>> schema_of(Battery)
+    ('Battery', 1)
+    """
+    schema, version, _ = _contract(cls)
+    return schema, version
+
+
+def client_name(record: ConfigRecord) -> str | None:
+    """Return what a client calls itself: at most 64 printable characters, or None.
+
+    It is a label for people. Nothing may be allowed or refused because of it.
+
+    Examples
+    --------
+    >>> client_name({"client": "3"}), client_name({"client": "a" * 65}), client_name({})
+    ('3', None, None)
+    """
+    name = record.get("client")
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        return None
+    return name if name.isprintable() and name.strip() else None
+
+
+def _contract(cls: type[Any]) -> tuple[str, int, TypeAdapter[Any]]:
+    """Return the name, the version and the adapter of a class; raise if it has none."""
+    if not is_dataclass(cls):
+        name = getattr(cls, "__name__", repr(cls))
+        raise ConfigError([f"{name}: expected a dataclass; decorate the class with @dataclass"])
+    version = getattr(cls, "schema_version", 1)
+    if type(version) is not int or version < 1:
+        raise ConfigError(
+            [f"{cls.__name__}.schema_version: expected a ClassVar[int] above 0, got {version!r}"]
+        )
+    return cls.__name__, version, _adapter(cls)
+
+
+@cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """Return what checks, encodes and decodes instances of ``cls``."""
+    try:
+        # A TypeAdapter takes no config for a bare dataclass. Under an alias it does, and plain
+        # dataclasses further down inherit it. The user's class stays as it is.
+        alias = cast("type[Any]", TypeAliasType(cls.__name__, cls))
+        adapter = TypeAdapter(alias, config=_CONFIG)
+        adapter.rebuild()  # an unknown name in an annotation shows only now
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        reason = printable(str(error).partition("\n")[0], 300)
+        fix = "use types that JSON can carry, and define them at the top of a module"
+        raise ConfigError([f"{cls.__name__}: cannot be metadata: {reason} ({fix})"]) from error
+    return adapter
+
+
+def _encode(obj: object, adapter: TypeAdapter[Any], codec: Codec) -> bytes:
+    checked = adapter.validate_python(obj)
+    if codec == "pickle":
+        return pickle.dumps(checked)
+    payload = adapter.dump_json(checked, warnings="error")
+    # What cannot be read again (a tuple as a key, say) is the client's mistake: it learns here.
+    adapter.validate_json(payload)
+    return payload
+
+
+def _decode(payload: bytes, adapter: TypeAdapter[Any], codec: Codec) -> Any:  # noqa: ANN401
+    if codec == "pickle":
+        return adapter.validate_python(pickle.loads(payload))  # noqa: S301  # the operator trusts it
+    return adapter.validate_json(payload)
+
+
+def _open_envelope(record: ConfigRecord, schema: str, version: int, codec: Codec) -> bytes:
+    """Return the payload, if the record is one of ``schema``, ``version`` and ``codec``."""
+    wrong = [
+        f"{key}: expected {kind.__name__}, got "
+        + (type(record[key]).__name__ if key in record else "nothing")
+        for key, kind in _KEYS.items()
+        if type(record.get(key)) is not kind  # not isinstance: True would pass as version 1
+    ]
+    if wrong:
+        raise MetadataError(MetadataCode.MALFORMED, f"{', '.join(wrong)}; send pack(...)")
+    came = record.get("codec", "json")
+    if came != codec:
+        raise MetadataError(
+            MetadataCode.MALFORMED,
+            f"codec: this server reads {codec}, the record says {shown(came)}; set "
+            f"metadata-codec = {codec} on the client, and never pickle unless the operator of "
+            "the server has set metadata-codec = pickle and trust-pickle = true",
+        )
+    if record["schema"] != schema:
+        raise MetadataError(
+            MetadataCode.WRONG_SCHEMA,
+            f"schema: expected {schema}, got {shown(record['schema'])}; "
+            "client and server must name the same class",
+        )
+    if record["version"] != version:
+        raise MetadataError(
+            MetadataCode.WRONG_VERSION,
+            f"version of {schema}: this side has {version}, the record has "
+            f"{shown(record['version'])}; update the older side",
+        )
+    return cast("bytes", record["payload"])
+
+
+def _check_size(payload: bytes, schema: str, max_bytes: int) -> None:
+    if len(payload) > max_bytes:
+        raise MetadataError(
+            MetadataCode.TOO_LARGE,
+            f"{schema}: expected a payload of at most {max_bytes} bytes, got {len(payload)}; "
+            "send less, or raise max-metadata-bytes on both sides",
+        )
+
+
+def _contained(work: Callable[[], _T], schema: str, payload_bytes: int = 0) -> _T:
+    """Return what ``work`` returns; whatever it raises leaves as a :class:`MetadataError`."""
+    try:
+        return work()
+    except ValidationError as error:
+        refusal = refusal_of(error, schema, payload_bytes)
+    except Exception as error:  # noqa: BLE001
+        # Bytes of a stranger's meet the user's own __post_init__ and validators here, and
+        # pickle: there is no list of what they may raise, MemoryError and RecursionError too.
+        reason = printable(f"{type(error).__name__}: {error}", 300)
+        refusal = MetadataError(
+            MetadataCode.MALFORMED, f"{schema}: cannot be encoded or decoded: {reason}"
+        )
+    # Raised out here it does not keep the first error alive, which may hold 100 MB.
+    raise refusal

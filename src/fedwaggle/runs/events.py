@@ -1,0 +1,328 @@
+"""What happens in a run, as typed values: one JSON object a line in ``events.jsonl``.
+
+Every line has ``v`` (the version of this vocabulary), ``time`` (UTC) and ``event`` (the kind),
+then the fields of its kind. Within a version, kinds and fields may be added; a reader skips
+what it does not know. A change of meaning makes a new version.
+
+JSON has no numbers for what is not finite, so these are the strings "NaN", "Infinity" and
+"-Infinity" (RFC 8259, section 6). In metrics they come back as numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from reprlib import repr as short_repr
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from fedwaggle.errors import RunError
+
+__all__ = [
+    "BestModel",
+    "CheckpointFailed",
+    "CheckpointSaved",
+    "ClientQuarantined",
+    "ClientUpdated",
+    "Event",
+    "MetadataProblem",
+    "MetricValue",
+    "RoundFinished",
+    "RoundStarted",
+    "RunFailed",
+    "RunFinished",
+    "RunStarted",
+    "UnknownEvent",
+    "parse_line",
+    "read_events",
+    "to_line",
+]
+
+MetricValue: TypeAlias = float | int | list[float | int]
+
+
+class _Value(BaseModel):
+    """A frozen value that is written as JSON."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings", ser_json_bytes="base64")
+
+
+class _Event(_Value):
+    """What every event has."""
+
+    v: Literal[1] = Field(default=1, description="Version of the event vocabulary.")
+    time: AwareDatetime = Field(
+        default_factory=lambda: datetime.now(UTC), description="When, in UTC (ISO 8601)."
+    )
+
+
+class MetadataProblem(_Value):
+    """Why a client's metadata was refused."""
+
+    code: str = Field(description="The kind of refusal.")
+    message: str = Field(description="What was expected, what came, what to do.")
+    paths: list[str] = Field(default=[], description="Dotted paths of the bad fields.")
+
+
+class BestModel(_Value):
+    """A best model: which round's, by which value of which metric, and its hash."""
+
+    round: int = Field(description="The round that it came from.")
+    metric: str = Field(description="The metric that chose it.")
+    value: float = Field(description="Its value, always finite.")
+    sha256: str = Field(description="SHA-256 of its names, dtypes, shapes and bytes.")
+
+
+class RunStarted(_Event):
+    """The run begins."""
+
+    event: Literal["run-started"] = "run-started"
+    name: str = Field(description="Name of the run.")
+    strategy: str = Field(description="Class of the strategy.")
+    engine: str = Field(description="What carries the messages.")
+    num_rounds: int = Field(description="Rounds that were asked for.")
+    nodes: int | None = Field(description="Nodes that were available at the start, if known.")
+    config: dict[str, Any] = Field(description="The run config.")
+    seed: int = Field(description="The seed of the run.")
+
+
+class RoundStarted(_Event):
+    """A round's cohort was sampled."""
+
+    event: Literal["round-started"] = "round-started"
+    round: int = Field(description="The round, from 1.")
+    learning_rate: float | None = Field(description="Learning rate that clients were sent.")
+    sampled: int = Field(description="Clients that were sampled.")
+    available: int = Field(description="Nodes that could have been.")
+
+
+class ClientUpdated(_Event):
+    """A client's update was admitted."""
+
+    event: Literal["client-updated"] = "client-updated"
+    round: int = Field(description="The round.")
+    client: str = Field(description="Name of the client.")
+    node_id: str = Field(description="The Flower node behind it.")
+    num_examples: float | int = Field(description="Weight of the update in the mean.")
+    metrics: dict[str, MetricValue] = Field(description="The reply's metrics.")
+    metadata: dict[str, Any] | None = Field(
+        default=None, description="The decoded metadata; none if none was expected or it was bad."
+    )
+    metadata_error: MetadataProblem | None = Field(
+        default=None, description="Why the metadata was refused: code, message, paths."
+    )
+    seconds: float = Field(description="From the push to this reply, on the server's clock (s).")
+    bytes: int = Field(description="Size of the reply.")
+
+
+class ClientQuarantined(_Event):
+    """A client's reply was refused."""
+
+    event: Literal["client-quarantined"] = "client-quarantined"
+    round: int = Field(description="The round.")
+    client: str = Field(description="Name of the client.")
+    node_id: str = Field(description="The Flower node behind it.")
+    code: str = Field(description="Reason code.")
+    reason: str = Field(description="The reason, for a person.")
+    seconds: float = Field(description="From the push to this reply, on the server's clock (s).")
+
+
+class RoundFinished(_Event):
+    """A round ended; round 0 is the initial model."""
+
+    event: Literal["round-finished"] = "round-finished"
+    round: int = Field(description="The round; 0 is the initial model.")
+    learning_rate: float | None = Field(
+        default=None, description="Learning rate that clients were sent."
+    )
+    metrics: dict[str, MetricValue] = Field(
+        default={}, description="The server's evaluation of the new global model."
+    )
+    train_metrics: dict[str, MetricValue] = Field(
+        default={}, description="The clients' training metrics, averaged."
+    )
+    evaluate_metrics: dict[str, MetricValue] = Field(
+        default={}, description="The clients' evaluation metrics, averaged."
+    )
+    updates: int = Field(default=0, description="Updates in the mean.")
+    quarantined: int = Field(default=0, description="Replies that were refused.")
+    missing: list[str] = Field(default=[], description="Clients that never answered, by name.")
+    seconds: float = Field(description="Wall time of the round (s).")
+
+
+class CheckpointSaved(_Event):
+    """A new best model is on disk."""
+
+    event: Literal["checkpoint-saved"] = "checkpoint-saved"
+    round: int = Field(description="The round that it came from.")
+    metric: str = Field(description="The metric that chose it.")
+    value: float = Field(description="Its value.")
+    file: str = Field(description="File name inside the run folder.")
+    sha256: str = Field(description="SHA-256 of the model's names, dtypes, shapes and bytes.")
+    bytes: int = Field(description="Size of the file.")
+
+
+class CheckpointFailed(_Event):
+    """A new best model could not be written; the file before it is whole."""
+
+    event: Literal["checkpoint-failed"] = "checkpoint-failed"
+    round: int = Field(description="The round that it came from.")
+    metric: str = Field(description="The metric that chose it.")
+    value: float = Field(description="Its value.")
+    file: str = Field(description="File name inside the run folder.")
+    error: str = Field(description="Type and message of the error.")
+
+
+class RunFinished(_Event):
+    """The run ended well."""
+
+    event: Literal["run-finished"] = "run-finished"
+    rounds: int = Field(description="Rounds that were run.")
+    best: BestModel | None = Field(
+        default=None, description="The best model on disk: round, metric, value, sha256."
+    )
+    metrics: dict[str, MetricValue] = Field(
+        default={}, description="The server's evaluation of the last model."
+    )
+    sha256: str = Field(description="SHA-256 of the last model.")
+    seconds: float = Field(description="Wall time of the run (s).")
+
+
+class RunFailed(_Event):
+    """The run ended by an error."""
+
+    event: Literal["run-failed"] = "run-failed"
+    error: str = Field(description="Type and message of the error.")
+    round: int = Field(description="The last round that an event spoke of; 0 before the first.")
+    seconds: float = Field(description="Wall time of the run (s).")
+
+
+Event: TypeAlias = Annotated[
+    RunStarted
+    | RoundStarted
+    | ClientUpdated
+    | ClientQuarantined
+    | RoundFinished
+    | CheckpointSaved
+    | CheckpointFailed
+    | RunFinished
+    | RunFailed,
+    Field(discriminator="event"),
+]
+
+
+class UnknownEvent(_Value):
+    """An event of a newer version, or of a kind that this version does not know.
+
+    Attributes
+    ----------
+    event : str
+        Its kind, as far as it says one.
+    raw : dict[str, Any]
+        The JSON object as it stands.
+    """
+
+    event: str
+    raw: dict[str, Any]
+
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def to_line(event: Event) -> str:
+    r"""Return an event as one line of JSON, without the line's end.
+
+    Anything can be written: what JSON has no form for (a class of a client's own, say) is
+    written as its ``repr``.
+
+    Parameters
+    ----------
+    event : Event
+        Any event.
+
+    Returns
+    -------
+    str
+        ASCII only, so that no character in it can be taken for the end of a line.
+
+    Examples
+    --------
+    >>> when = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> to_line(RoundStarted(time=when, round=1, learning_rate=0.1, sampled=5, available=10))
+    '{"v": 1, "time": "2026-01-02T00:00:00Z", "event": "round-started", "round": 1, "learning_rate": 0.1, "sampled": 5, "available": 10}'
+    """  # noqa: E501  # a line is a line
+    values = event.model_dump(mode="json", fallback=repr)
+    return json.dumps(values, allow_nan=False)
+
+
+def parse_line(line: str | bytes) -> Event | UnknownEvent:
+    """Return the event that a line of ``events.jsonl`` holds.
+
+    Parameters
+    ----------
+    line : str | bytes
+        One line, with or without its end.
+
+    Returns
+    -------
+    Event | UnknownEvent
+        An unknown event if its kind, its version or its fields are not of this version.
+
+    Raises
+    ------
+    RunError
+        If the line is not a JSON object.
+
+    Examples
+    --------
+    >>> parse_line('{"v": 2, "event": "moon-landed"}').event
+    'moon-landed'
+    """
+    try:
+        raw = json.loads(line)
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        raise RunError(f"expected one JSON object a line, got {short_repr(line)}")
+    try:
+        return _EVENT.validate_python(raw)
+    except ValidationError:
+        return UnknownEvent(event=str(raw.get("event", "")), raw=raw)
+
+
+def read_events(path: str | Path) -> Iterator[Event | UnknownEvent]:
+    """Yield the events of a run, in the order in which they happened.
+
+    A last line without its end is still being written, or never was to its end: it is left out.
+
+    Parameters
+    ----------
+    path : str | Path
+        An ``events.jsonl``.
+
+    Yields
+    ------
+    Event | UnknownEvent
+        What :func:`parse_line` makes of each line.
+
+    Raises
+    ------
+    RunError
+        If there is no such file, or a whole line in it is not a JSON object. The message
+        names the file and the line.
+    """
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise RunError(f"{path}: expected the events of a run, but {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield parse_line(line)
+            except RunError as error:
+                raise RunError(f"{path}, line {number}: {error}") from error

@@ -1,0 +1,45 @@
+"""Seeds derived from one seed, so that every random choice of a run has its own, fixed stream.
+
+The seed of a choice is a keyed hash of what the choice is for: it depends on nothing that
+happened before it. Two purposes never share a stream, and round 40 draws the same numbers
+whether or not rounds 1 to 39 ran in this process.
+
+Reference: BLAKE2 as a keyed hash, RFC 7693.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["derive_seed"]
+
+_KEY_BYTES = 64  # the longest key that BLAKE2b takes
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Return the seed of one random choice of a run.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of the whole run.
+    *purpose : str | int
+        What the choice is for, for example ``"train", server_round, client``.
+
+    Returns
+    -------
+    int
+        In [0, 2**63), as ``torch.Generator.manual_seed`` takes it.
+
+    Examples
+    --------
+    >>> derive_seed(0, "train", 1, "3") == derive_seed(0, "train", 1, "3")
+    True
+    >>> derive_seed(0, "train", 1, "3") == derive_seed(0, "train", 2, "3")
+    False
+    """
+    # repr keeps ("1", 1) apart from (1, "1"), and ("a", "b") from ("ab",)
+    digest = hashlib.blake2b(
+        repr(purpose).encode(), key=str(seed).encode()[:_KEY_BYTES], digest_size=8
+    ).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,15 @@
+"""The server side: a mixin that makes any Flower strategy read metadata and record the run."""
+
+from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
+from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
+from fedwaggle.strategy.waggle import Waggle
+
+__all__ = [
+    "ClientUpdate",
+    "Contract",
+    "Evaluation",
+    "Quarantined",
+    "RoundSummary",
+    "Training",
+    "Waggle",
+]

@@ -1,0 +1,37 @@
+"""Text that somebody else wrote, made safe to show.
+
+A client's words end up in terminals, logs and pages. They are data: control codes are taken
+out, and they are cut at a length that the reader chose.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["printable"]
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def printable(text: str, limit: int = 500) -> str:
+    r"""Return ``text`` on one line, without control codes, at most ``limit`` characters long.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    limit : int
+        The most characters that come back; a cut text ends in an ellipsis.
+
+    Examples
+    --------
+    >>> printable("\x1b[31mboom\x1b[0m\nat line 3\x07")
+    'boom at line 3'
+    >>> printable("abcdef", limit=4)
+    'abc…'
+    """
+    # A hostile text may be huge: nothing past a few times the limit can matter.
+    plain = _ANSI.sub("", text[: 8 * limit])
+    spaced = "".join(c if c.isprintable() else " " for c in plain)
+    line = " ".join(spaced.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

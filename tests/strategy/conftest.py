@@ -1,0 +1,123 @@
+"""A grid that runs a real ClientApp in this process: true messages, no network, no mocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
+from itertools import count
+
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run as FlowerRun
+from flwr.supercore.task_identity import TaskIdentity
+
+RUN_ID = 1
+
+
+class InProcessGrid(Grid):
+    """Nodes 100, 101, ... with partition ids 0, 1, ... that answer when they are pulled."""
+
+    def __init__(
+        self, app: ClientApp, num_nodes: int, names: Sequence[str] = (), *, reverse: bool = False
+    ) -> None:
+        self.app = app
+        self.names = names
+        self.reverse = reverse
+        self.num_nodes = num_nodes
+        self.contexts = {
+            100 + i: Context(
+                run_id=RUN_ID,
+                node_id=100 + i,
+                node_config={"partition-id": i, "num-partitions": num_nodes},
+                state=RecordDict(),
+                run_config={},
+            )
+            for i in range(num_nodes)
+        }
+        self.silent: set[int] = set()
+        self.sent: list[Message] = []
+        self._ids = count(1)
+        self._inbox: dict[str, Message] = {}
+
+    def set_run(self, run: FlowerRun) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> FlowerRun:
+        return FlowerRun.create_empty(RUN_ID)
+
+    def create_message(self, *args: object, **kwargs: object) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.contexts)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        names = dict(zip(self.contexts, self.names, strict=False))
+        return [NodeInfo(node_id=n, name=names.get(n)) for n in self.contexts]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(next(self._ids))
+            self._inbox[message.metadata.message_id] = message
+            self.sent.append(message)
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        wanted = sorted(message_ids, key=int, reverse=self.reverse)
+        waiting = [self._inbox.pop(i) for i in wanted if i in self._inbox]
+        return [self._answer(m) for m in waiting if m.metadata.dst_node_id not in self.silent]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return self.pull_messages(list(self.push_messages(messages)))
+
+    def _answer(self, message: Message) -> Message:
+        inbound = deepcopy(message)
+        try:
+            return self.app(inbound, self.contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            return Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=inbound)
+
+
+@pytest.fixture(autouse=True)
+def task_identity() -> Iterator[None]:
+    """Give Flower the identity of a server, which building any message needs."""
+    keys = ("_task_id", "_run_id", "_node_id")
+    before = {key: getattr(TaskIdentity, key) for key in keys}
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 1
+    yield
+    for key, value in before.items():
+        setattr(TaskIdentity, key, value)
+
+
+@pytest.fixture
+def make_grid() -> Callable[..., InProcessGrid]:
+    """Return a function from (train, evaluate, number of nodes, names) to a grid."""
+
+    def make(
+        train: Callable[[Message, Context], Message],
+        num_nodes: int,
+        *,
+        evaluate: Callable[[Message, Context], Message] | None = None,
+        names: Sequence[str] = (),
+        reverse: bool = False,
+    ) -> InProcessGrid:
+        app = ClientApp()
+        app.train()(train)
+        if evaluate is not None:
+            app.evaluate()(evaluate)
+        return InProcessGrid(app, num_nodes, names, reverse=reverse)
+
+    return make
+
+
+@pytest.fixture
+def no_config() -> ConfigRecord:
+    return ConfigRecord()

@@ -1,0 +1,390 @@
+"""Laws of the round loop, over a grid that runs real ClientApps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.serverapp.strategy import FedAdagrad, FedAvg
+
+from fedwaggle.errors import ConfigError
+from fedwaggle.metadata import pack
+from fedwaggle.runs import Run
+from fedwaggle.runs.events import read_events
+from fedwaggle.schedules import step_decay
+from fedwaggle.strategy import Waggle
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What these clients say."""
+
+    training_time: float
+    converged: bool
+
+
+class WaggleAdagrad(Waggle[Facts], FedAdagrad):
+    """The strategy under test."""
+
+
+class WaggleAvg(Waggle[Facts], FedAvg):
+    """The plainest one."""
+
+
+def record(*values: float) -> ArrayRecord:
+    return ArrayRecord({"w": Array(np.array(values, dtype=np.float32))})
+
+
+def values(arrays: ArrayRecord) -> list[float]:
+    return arrays["w"].numpy().tolist()
+
+
+def reply(msg, arrays, context=None, *, examples=1, metadata=None) -> Message:
+    content = {
+        "arrays": arrays,
+        "metrics": MetricRecord({"train_loss": 0.5, "num-examples": examples}),
+    }
+    if metadata is not None:
+        content["metadata"] = pack(metadata, context)
+    return Message(RecordDict(content), reply_to=msg)
+
+
+def add_partition(msg, context):
+    """Add the client's partition id, and a fraction that rounds, to every weight."""
+    part = context.node_config["partition-id"]
+    new = msg.content["arrays"]["w"].numpy() + np.float32(part + 0.1)
+    return reply(
+        msg,
+        ArrayRecord({"w": Array(new.astype(np.float32))}),
+        context,
+        examples=part + 1,
+        metadata=Facts(training_time=part + 0.5, converged=part % 2 == 0),
+    )
+
+
+def start(strategy, grid, initial=None, rounds=1, **options):
+    return strategy.start(grid, initial or record(0.0, 0.0), rounds, **options)
+
+
+def events(run: Run, kind: str) -> list:
+    return [e for e in read_events(run.path / "events.jsonl") if e.event == kind]
+
+
+# -- Flower's own step
+
+
+def test_the_step_is_flowers_to_the_bit_over_five_rounds(make_grid):
+    """The same 10 clients, 5 a round, in the same order: the same bytes as stock FedAdagrad."""
+
+    class InOrder(FedAdagrad):
+        """Stock FedAdagrad, given the replies in the order of the partition ids."""
+
+        def aggregate_train(self, server_round, replies):
+            return super().aggregate_train(
+                server_round, sorted(replies, key=lambda m: m.metadata.src_node_id)
+            )
+
+    def final(strategy, reverse):
+        random.seed(1)  # Flower samples with it
+        grid = make_grid(add_partition, 10, reverse=reverse)
+        return start(strategy, grid, record(*np.linspace(-1, 1, 1000)), rounds=5).arrays
+
+    options = {"fraction_train": 0.5, "fraction_evaluate": 0.0, "eta": 0.1, "tau": 0.1}
+    stock = final(InOrder(**options), reverse=False)
+    ours = final(WaggleAdagrad(metadata=Facts, **options), reverse=True)
+    assert ours["w"].data == stock["w"].data
+    assert ours["w"].numpy().dtype == np.float32
+
+
+def test_the_mean_is_weighted_by_examples(make_grid):
+    """Partition 0 adds 0.1 (1 example), partition 1 adds 1.1 (3): (0.1 + 3.3) / 4 = 0.85."""
+
+    def client(msg, context):
+        part = context.node_config["partition-id"]
+        return reply(msg, record(part + 0.1), examples=1 + 2 * part)
+
+    result = start(WaggleAvg(fraction_evaluate=0.0), make_grid(client, 2), record(0.0))
+    assert values(result.arrays) == [pytest.approx(0.85)]
+
+
+# -- the learning rate
+
+
+def test_each_round_sends_its_own_rate_and_the_callers_config_stays_as_it_was(make_grid):
+    config = ConfigRecord({"mine": 1})
+    grid = make_grid(add_partition, 2)
+    strategy = WaggleAvg(learning_rate=step_decay(0.01, factor=0.5, every=5), fraction_evaluate=0.0)
+    start(strategy, grid, rounds=11, train_config=config)
+    sent = {m.content["config"]["server-round"]: m.content["config"]["lr"] for m in grid.sent}
+    assert [sent[r] for r in (1, 4, 5, 9, 10, 11)] == [0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025]
+    assert dict(config) == {"mine": 1}
+    assert all(m.content["config"]["mine"] == 1 for m in grid.sent)
+
+
+def test_without_a_schedule_the_callers_rate_is_sent(make_grid):
+    grid = make_grid(add_partition, 2)
+    start(WaggleAvg(fraction_evaluate=0.0), grid, train_config=ConfigRecord({"lr": 0.3}))
+    assert {m.content["config"]["lr"] for m in grid.sent} == {0.3}
+
+
+# -- metadata
+
+
+def test_the_strategy_reads_what_each_client_said_in_the_order_of_their_names(make_grid):
+    seen = []
+
+    class Reader(WaggleAvg):
+        def on_train_metadata(self, server_round, updates):
+            seen.append([(server_round, u.client, u.metadata) for u in updates])
+            return {"clients_converged": sum(u.metadata.converged for u in updates)}
+
+    grid = make_grid(add_partition, 3, reverse=True)
+    result = start(Reader(metadata=Facts, fraction_evaluate=0.0), grid)
+    assert seen == [
+        [
+            (1, "0", Facts(0.5, converged=True)),
+            (1, "1", Facts(1.5, converged=False)),
+            (1, "2", Facts(2.5, converged=True)),
+        ]
+    ]
+    assert result.train_metrics_clientapp[1]["clients_converged"] == 2
+    assert result.train_metrics_clientapp[1]["train_loss"] == pytest.approx(0.5)
+
+
+def test_bad_metadata_keeps_the_weights_and_does_not_reach_the_strategy(make_grid, tmp_path):
+    """Client 1 sends no metadata: its weights count, and the record says what was wrong."""
+    seen = []
+
+    class Reader(WaggleAvg):
+        def on_train_metadata(self, server_round, updates):
+            seen.extend(u.client for u in updates)
+
+    def client(msg, context):
+        part = context.node_config["partition-id"]
+        said = Facts(1.0, converged=False) if part == 0 else None
+        return reply(msg, record(float(part)), context, metadata=said)
+
+    with Run.create(tmp_path) as run:
+        strategy = Reader(metadata=Facts, run=run, fraction_evaluate=0.0)
+        result = start(strategy, make_grid(client, 2), record(9.0))
+    assert seen == ["0"]
+    assert values(result.arrays) == [0.5]
+    errors = {e.client: e.metadata_error for e in events(run, "client-updated")}
+    assert errors["0"] is None
+    assert errors["node-101"].code == "malformed"
+    assert "pack(metadata)" in errors["node-101"].message
+
+
+def test_a_pickle_from_a_client_is_not_run(make_grid, tmp_path):
+    """The payload would create a file. With default settings it does not, and the run goes on."""
+    marker = tmp_path / "owned"
+
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (marker,))
+
+    import pickle
+
+    def client(msg, context):
+        answer = reply(msg, record(1.0))
+        answer.content["metadata"] = ConfigRecord(
+            {
+                "schema": "Facts",
+                "version": 1,
+                "codec": "pickle",
+                "payload": pickle.dumps(Payload()),
+            }
+        )
+        return answer
+
+    result = start(WaggleAvg(metadata=Facts, fraction_evaluate=0.0), make_grid(client, 2))
+    assert values(result.arrays) == [1.0]
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Payload()))  # the payload is live
+    assert marker.exists()
+
+
+def test_the_pickle_codec_needs_the_operators_word():
+    with pytest.raises(ConfigError, match="trust_pickle"):
+        WaggleAvg(metadata=Facts, codec="pickle")
+
+
+def test_trusted_pickle_is_warned_about_at_the_start_and_read(make_grid, caplog):
+    def client(msg, context):
+        answer = reply(msg, record(1.0))
+        answer.content["metadata"] = pack(Facts(2.0, converged=True), context, codec="pickle")
+        return answer
+
+    strategy = WaggleAvg(
+        metadata=Facts, codec="pickle", trust_pickle=True, fraction_evaluate=0.0
+    )
+    said = []
+    strategy.on_train_metadata = lambda server_round, updates: said.extend(
+        u.metadata for u in updates
+    )
+    with caplog.at_level(logging.WARNING, logger="flwr"):
+        start(strategy, make_grid(client, 2))
+    assert "pickle" in caplog.text
+    assert said == [Facts(2.0, converged=True)] * 2
+
+
+# -- bad clients
+
+
+def test_one_client_that_raises_is_recorded_and_the_others_are_used(make_grid, tmp_path):
+    def client(msg, context):
+        if context.node_config["partition-id"] == 1:
+            raise RuntimeError("no disk")
+        return add_partition(msg, context)
+
+    with Run.create(tmp_path) as run:
+        strategy = WaggleAvg(metadata=Facts, run=run, fraction_evaluate=0.0)
+        start(strategy, make_grid(client, 3), rounds=2)
+    bad = events(run, "client-quarantined")
+    assert [(e.round, e.client, e.code) for e in bad] == [
+        (1, "node-101", "client-error"),
+        (2, "node-101", "client-error"),
+    ]
+    assert "no disk" in bad[0].reason
+    assert [e.updates for e in events(run, "round-finished")] == [0, 2, 2]
+
+
+def test_a_round_without_a_usable_update_keeps_the_model(make_grid):
+    def client(msg, context):
+        raise RuntimeError("boom")
+
+    result = start(WaggleAdagrad(fraction_evaluate=0.0), make_grid(client, 2), record(3.0, 4.0))
+    assert values(result.arrays) == [3.0, 4.0]
+
+
+def test_a_client_that_never_answers_is_missing_by_name(make_grid, tmp_path):
+    grid = make_grid(add_partition, 3, names=["site-a", "site-b", "site-c"])
+    grid.silent = {101}
+    with Run.create(tmp_path) as run:
+        strategy = WaggleAvg(metadata=Facts, run=run, fraction_evaluate=0.0)
+        start(strategy, grid, timeout=0.2)
+    assert events(run, "round-finished")[1].missing == ["site-b"]
+    assert [e.client for e in events(run, "client-updated")] == ["site-a", "site-c"]
+
+
+def test_a_client_that_fails_to_evaluate_does_not_end_the_run(make_grid, tmp_path):
+    def evaluate(msg, context):
+        if context.node_config["partition-id"] == 0:
+            raise RuntimeError("no test data")
+        metrics = MetricRecord({"accuracy": 0.5, "num-examples": 4})
+        return Message(RecordDict({"metrics": metrics}), reply_to=msg)
+
+    with Run.create(tmp_path) as run:
+        result = start(
+            WaggleAvg(metadata=Facts, run=run), make_grid(add_partition, 3, evaluate=evaluate)
+        )
+    assert dict(result.evaluate_metrics_clientapp[1]) == {"accuracy": 0.5}
+    (bad,) = events(run, "client-quarantined")
+    assert (bad.client, bad.phase, bad.code) == ("0", "evaluate", "client-error")
+
+
+# -- the record, the checkpoints, the hooks
+
+
+def accuracies(*by_round: float):
+    return lambda server_round, arrays: MetricRecord({"accuracy": by_round[server_round]})
+
+
+def test_the_record_of_a_run_holds_every_round_and_every_client(make_grid, tmp_path):
+    with Run.create(tmp_path, name="two") as run:
+        strategy = WaggleAvg(
+            metadata=Facts, run=run, learning_rate=lambda r: 0.1 / r, fraction_evaluate=0.0
+        )
+        start(strategy, make_grid(add_partition, 2), rounds=2, evaluate_fn=accuracies(0.1, 0.2, 0.3))
+    kinds = [e.event for e in read_events(run.path / "events.jsonl")]
+    a_round = ["round-started", "client-updated", "client-updated"]
+    assert kinds == [
+        "run-started",
+        "checkpoint-saved",
+        "round-finished",
+        *a_round,
+        "checkpoint-saved",
+        "round-finished",
+        *a_round,
+        "checkpoint-saved",
+        "round-finished",
+        "run-finished",
+    ]
+    second = events(run, "client-updated")[-1]
+    assert (second.round, second.client, second.num_examples) == (2, "1", 2)
+    assert second.metadata == {"training_time": 1.5, "converged": False}
+    assert [e.learning_rate for e in events(run, "round-finished")] == [None, 0.1, 0.05]
+    assert [e.metrics["accuracy"] for e in events(run, "round-finished")] == [0.1, 0.2, 0.3]
+    assert events(run, "run-finished")[0].best.round == 2
+
+
+def test_the_best_model_is_kept_the_last_round_included_and_a_nan_never(make_grid, tmp_path):
+    """Accuracies 0.1, 0.5, NaN, 0.4, 0.6: rounds 0, 1 and 4 are saved; best.pth is round 4's."""
+
+    def client(msg, context):
+        return reply(msg, record(float(msg.content["config"]["server-round"])))
+
+    with Run.create(tmp_path) as run:
+        start(
+            WaggleAvg(run=run, fraction_evaluate=0.0),
+            make_grid(client, 2),
+            record(0.0),
+            rounds=4,
+            evaluate_fn=accuracies(0.1, 0.5, float("nan"), 0.4, 0.6),
+        )
+    assert [e.round for e in events(run, "checkpoint-saved")] == [0, 1, 4]
+    assert torch.load(run.path / "best.pth", weights_only=True)["w"].tolist() == [4.0]
+    assert torch.load(run.path / "final.pth", weights_only=True)["w"].tolist() == [4.0]
+    best = json.loads((run.path / "best.json").read_text())
+    assert (best["round"], best["metric"], best["value"]) == (4, "accuracy", 0.6)
+
+
+def test_the_end_of_each_round_tells_the_subclass_what_happened(make_grid, tmp_path):
+    said = []
+
+    class Listener(WaggleAvg):
+        def on_round_end(self, summary):
+            said.append(
+                (summary.server_round, summary.num_rounds, summary.is_best, len(summary.training.updates))
+            )
+
+    with Run.create(tmp_path) as run:
+        strategy = Listener(run=run, fraction_evaluate=0.0)
+        start(
+            strategy, make_grid(add_partition, 2), rounds=2, evaluate_fn=accuracies(0.1, 0.3, 0.2)
+        )
+    assert said == [(0, 2, True, 0), (1, 2, True, 2), (2, 2, False, 2)]
+
+
+def test_a_strategy_that_raises_is_a_failed_run_in_the_record(make_grid, tmp_path):
+    class Broken(WaggleAvg):
+        def on_train_metadata(self, server_round, updates):
+            raise RuntimeError("my own mistake")
+
+    def run_it(run):
+        start(Broken(metadata=Facts, run=run, fraction_evaluate=0.0), make_grid(add_partition, 2))
+
+    with pytest.raises(RuntimeError, match="my own mistake"), Run.create(tmp_path) as run:
+        run_it(run)
+    (failed,) = events(run, "run-failed")
+    assert "my own mistake" in failed.error
+
+
+def test_without_a_run_nothing_is_written(make_grid, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start(WaggleAvg(fraction_evaluate=0.0), make_grid(add_partition, 2))
+    assert list(tmp_path.iterdir()) == []
