@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedwaggle.config import RunConfig, read_config
 from fedwaggle.data import Examples, load_partition
+from fedwaggle.identity import answer_identity
 from fedwaggle.metadata import pack
-from fedwaggle.seeds import derive_seed
+from fedwaggle.seeds import seed_everything
 from my_federated_project import task
 
-app = ClientApp()
+app = answer_identity(ClientApp())
 
 
 @app.train()
 def train(msg: Message, context: Context) -> Message:
     """Train the global model on local data; send back weights, metrics and metadata."""
     config = read_config(context.run_config)
+    sent = msg.content["config"]
+    seed_everything(sent["seed"])
     examples = local_examples(config, context, "train")
     model = received_model(msg, examples)
-    server_round = msg.content["config"]["server-round"]
     metadata = task.train(
         model,
         examples,
         epochs=config.local_epochs,
-        lr=msg.content["config"]["lr"],
+        lr=sent["lr"],
         batch_size=config.batch_size,
-        seed=derive_seed(config.seed, "train", server_round, context.node_config["partition-id"]),
+        seed=sent["seed"],
         convergence_window=config.convergence_window,
         convergence_tolerance=config.convergence_tolerance,
     )
@@ -46,6 +47,7 @@ def train(msg: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(msg: Message, context: Context) -> Message:
     """Evaluate the global model on this client's share of the test data."""
+    seed_everything(msg.content["config"]["seed"])
     examples = local_examples(read_config(context.run_config), context, "test")
     loss, accuracy = task.test(received_model(msg, examples), examples)
     metrics = {"loss": loss, "accuracy": accuracy, "num-examples": len(examples)}
@@ -69,7 +71,6 @@ def local_examples(config: RunConfig, context: Context, split: str) -> Examples:
 
 def received_model(msg: Message, examples: Examples) -> task.Net:
     """Build the model and fill it with the weights that the server sent."""
-    torch.set_num_threads(1)  # one client, one core: the engine runs as many as there are cores
     model = task.Net(examples.image_shape, examples.num_classes)
     model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
     return model

@@ -7,7 +7,8 @@
     ├── DatasetError    a data set or a partition that cannot be had
     ├── EngineError     a run that could not start, or that failed
     ├── MetadataError   a client's metadata that was refused: a code, and the paths of bad fields
-    ├── RunError        a run folder that cannot be made or read
+    ├── NodesError      a round that too few nodes or usable updates came together for
+    ├── RunError        a run folder that cannot be made, read or gone on with
     └── TrackerError    a tracker that cannot be used here
 
 Catch ``WaggleError`` for all of them. Each message says what was expected, what came and what to do.
@@ -24,6 +25,7 @@ __all__ = [
     "EngineError",
     "MetadataCode",
     "MetadataError",
+    "NodesError",
     "RunError",
     "TrackerError",
     "WaggleError",
@@ -90,8 +92,12 @@ class MetadataError(WaggleError):
         super().__init__(f"[{code}] {message}")
 
 
+class NodesError(WaggleError):
+    """A round that too few nodes, or too few usable updates, came together for."""
+
+
 class RunError(WaggleError):
-    """A run folder that cannot be made or read."""
+    """A run folder that cannot be made, read or gone on with."""
 
 
 class TrackerError(WaggleError):

@@ -7,12 +7,14 @@ from copy import deepcopy
 from itertools import count
 
 import pytest
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedwaggle.identity import answer_identity
 
 RUN_ID = 1
 
@@ -64,19 +66,24 @@ class InProcessGrid(Grid):
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(next(self._ids))
             self._inbox[message.metadata.message_id] = message
-            self.sent.append(message)
+            if message.metadata.message_type in ("train", "evaluate"):
+                self.sent.append(message)
             ids.append(message.metadata.message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         wanted = sorted(message_ids, key=int, reverse=self.reverse)
         waiting = [self._inbox.pop(i) for i in wanted if i in self._inbox]
-        return [self._answer(m) for m in waiting if m.metadata.dst_node_id not in self.silent]
+        return [self._answer(m) for m in waiting if self._answers(m)]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         return self.pull_messages(list(self.push_messages(messages)))
+
+    def _answers(self, message: Message) -> bool:
+        is_query = message.metadata.message_type.startswith("query")
+        return is_query or message.metadata.dst_node_id not in self.silent
 
     def _answer(self, message: Message) -> Message:
         inbound = deepcopy(message)
@@ -109,15 +116,10 @@ def make_grid() -> Callable[..., InProcessGrid]:
         names: Sequence[str] = (),
         reverse: bool = False,
     ) -> InProcessGrid:
-        app = ClientApp()
+        app = answer_identity(ClientApp())
         app.train()(train)
         if evaluate is not None:
             app.evaluate()(evaluate)
         return InProcessGrid(app, num_nodes, names, reverse=reverse)
 
     return make
-
-
-@pytest.fixture
-def no_config() -> ConfigRecord:
-    return ConfigRecord()

@@ -11,7 +11,7 @@ JSON has no numbers for what is not finite, so these are the strings "NaN", "Inf
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -27,6 +27,7 @@ __all__ = [
     "CheckpointSaved",
     "ClientQuarantined",
     "ClientUpdated",
+    "DecisionTaken",
     "Event",
     "MetadataProblem",
     "MetricValue",
@@ -34,8 +35,11 @@ __all__ = [
     "RoundStarted",
     "RunFailed",
     "RunFinished",
+    "RunResumed",
     "RunStarted",
+    "SnapshotFailed",
     "UnknownEvent",
+    "current_events",
     "parse_line",
     "read_events",
     "to_line",
@@ -87,6 +91,27 @@ class RunStarted(_Event):
     nodes: int | None = Field(description="Nodes that were available at the start, if known.")
     config: dict[str, Any] = Field(description="The run config.")
     seed: int = Field(description="The seed of the run.")
+    versions: dict[str, str] = Field(
+        default={}, description="Versions of Python, of this library and of those below it."
+    )
+    sha256: str = Field(default="", description="SHA-256 of the initial model.")
+
+
+class RunResumed(_Event):
+    """The run goes on from a snapshot; what an earlier process wrote past it no longer counts.
+
+    Events of rounds above ``round`` that stand before this line are superseded: they are kept,
+    and :func:`current_events` leaves them out.
+    """
+
+    event: Literal["run-resumed"] = "run-resumed"
+    round: int = Field(description="The last round that the snapshot holds.")
+    num_rounds: int = Field(description="Rounds that are asked for now.")
+    engine: str = Field(description="What carries the messages now.")
+    nodes: int | None = Field(description="Nodes that were available, if known.")
+    changes: dict[str, list[Any]] = Field(
+        default={}, description="Config keys that changed: the value before and the value now."
+    )
 
 
 class RoundStarted(_Event):
@@ -97,6 +122,11 @@ class RoundStarted(_Event):
     learning_rate: float | None = Field(description="Learning rate that clients were sent.")
     sampled: int = Field(description="Clients that were sampled.")
     available: int = Field(description="Nodes that could have been.")
+    clients: list[str] = Field(default=[], description="Names of the sampled clients.")
+    cooling_down: list[str] = Field(
+        default=[], description="Clients left out for now, since they did not answer before."
+    )
+    bytes_down: int = Field(default=0, description="Size of the messages to the cohort together.")
 
 
 class ClientUpdated(_Event):
@@ -128,6 +158,20 @@ class ClientQuarantined(_Event):
     code: str = Field(description="Reason code.")
     reason: str = Field(description="The reason, for a person.")
     seconds: float = Field(description="From the push to this reply, on the server's clock (s).")
+    phase: Literal["train", "evaluate"] = Field(
+        default="train", description="What the client was asked to do."
+    )
+
+
+class DecisionTaken(_Event):
+    """A policy acted on what the clients said."""
+
+    event: Literal["decision-taken"] = "decision-taken"
+    round: int = Field(description="The round after which it was taken.")
+    policy: str = Field(description="Name of the policy.")
+    action: str = Field(description="What is done, for a person.")
+    reason: str = Field(description="Why, with the figures.")
+    clients: list[str] = Field(default=[], description="The clients that it is about.")
 
 
 class RoundFinished(_Event):
@@ -150,6 +194,13 @@ class RoundFinished(_Event):
     updates: int = Field(default=0, description="Updates in the mean.")
     quarantined: int = Field(default=0, description="Replies that were refused.")
     missing: list[str] = Field(default=[], description="Clients that never answered, by name.")
+    skipped: bool = Field(
+        default=False, description="Whether the model was kept: too few updates were admitted."
+    )
+    bytes_up: int = Field(default=0, description="Size of the replies together.")
+    phases: dict[str, float] = Field(
+        default={}, description="Seconds of each phase: train, aggregate, evaluate, commit ..."
+    )
     seconds: float = Field(description="Wall time of the round (s).")
 
 
@@ -173,6 +224,14 @@ class CheckpointFailed(_Event):
     metric: str = Field(description="The metric that chose it.")
     value: float = Field(description="Its value.")
     file: str = Field(description="File name inside the run folder.")
+    error: str = Field(description="Type and message of the error.")
+
+
+class SnapshotFailed(_Event):
+    """A resume point could not be written; those before it are whole."""
+
+    event: Literal["snapshot-failed"] = "snapshot-failed"
+    round: int = Field(description="The round that it was of.")
     error: str = Field(description="Type and message of the error.")
 
 
@@ -202,12 +261,15 @@ class RunFailed(_Event):
 
 Event: TypeAlias = Annotated[
     RunStarted
+    | RunResumed
     | RoundStarted
     | ClientUpdated
     | ClientQuarantined
+    | DecisionTaken
     | RoundFinished
     | CheckpointSaved
     | CheckpointFailed
+    | SnapshotFailed
     | RunFinished
     | RunFailed,
     Field(discriminator="event"),
@@ -252,10 +314,9 @@ def to_line(event: Event) -> str:
     --------
     >>> when = datetime(2026, 1, 2, tzinfo=UTC)
     >>> to_line(RoundStarted(time=when, round=1, learning_rate=0.1, sampled=5, available=10))
-    '{"v": 1, "time": "2026-01-02T00:00:00Z", "event": "round-started", "round": 1, "learning_rate": 0.1, "sampled": 5, "available": 10}'
+    '{"v":1,"time":"2026-01-02T00:00:00Z","event":"round-started","round":1,"learning_rate":0.1,"sampled":5,"available":10,"clients":[],"cooling_down":[],"bytes_down":0}'
     """  # noqa: E501  # a line is a line
-    values = event.model_dump(mode="json", fallback=repr)
-    return json.dumps(values, allow_nan=False)
+    return event.model_dump_json(fallback=repr, ensure_ascii=True)
 
 
 def parse_line(line: str | bytes) -> Event | UnknownEvent:
@@ -326,3 +387,42 @@ def read_events(path: str | Path) -> Iterator[Event | UnknownEvent]:
                 yield parse_line(line)
             except RunError as error:
                 raise RunError(f"{path}, line {number}: {error}") from error
+
+
+def current_events(events: Iterable[Event | UnknownEvent]) -> list[Event | UnknownEvent]:
+    """Leave out what a later resume has superseded, and keep the rest in its order.
+
+    Parameters
+    ----------
+    events : Iterable[Event | UnknownEvent]
+        The events of one run, as :func:`read_events` yields them.
+
+    Returns
+    -------
+    list[Event | UnknownEvent]
+        At most one story for each round, however often the run was interrupted.
+
+    Examples
+    --------
+    >>> def line(kind, round):
+    ...     return UnknownEvent(event=kind, raw={"round": round})
+    >>> resumed = RunResumed(round=1, num_rounds=3, engine="local", nodes=2)
+    >>> story = [line("a", 1), line("a", 2), resumed, line("b", 2)]
+    >>> [event.event for event in current_events(story)]
+    ['a', 'run-resumed', 'b']
+    """
+    kept: list[Event | UnknownEvent] = []
+    for event in events:
+        if isinstance(event, RunResumed):
+            kept = [old for old in kept if not _is_after(old, event.round)]
+        kept.append(event)
+    return kept
+
+
+def _is_after(event: Event | UnknownEvent, server_round: int) -> bool:
+    """Whether an event is of a later round, or the end of a run that then went on."""
+    if isinstance(event, RunFinished | RunFailed):
+        return True
+    raw_round = event.raw.get("round") if isinstance(event, UnknownEvent) else None
+    of_round = getattr(event, "round", raw_round)
+    return isinstance(of_round, int) and of_round > server_round

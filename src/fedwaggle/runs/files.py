@@ -7,6 +7,7 @@ whole lines: what is left of a line that could not be written is cut off again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -82,10 +83,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 class LineFile:
-    """A text file that only ever grows by whole lines.
+    """A text file that only ever grows by whole lines, and has one writer at a time.
 
     A line that cannot be written waits in memory, and so do those after it, until a later
-    call can write them all in their order.
+    call can write them all in their order. What a writer that was killed left of a line is cut
+    off when the file is opened again.
 
     Parameters
     ----------
@@ -94,13 +96,21 @@ class LineFile:
 
     Raises
     ------
+    BlockingIOError
+        If another process has it open.
     OSError
         If it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._whole = os.fstat(self._fd).st_size  # bytes, up to the end of the last whole line
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._whole = _end_of_last_line(self._fd)  # bytes
+            os.ftruncate(self._fd, self._whole)
+        except OSError:
+            os.close(self._fd)
+            raise
         self._torn = False
         self._waiting: deque[bytes] = deque()
         self._sync_due = False
@@ -168,3 +178,15 @@ class LineFile:
         if self._torn:
             os.ftruncate(self._fd, self._whole)
             self._torn = False
+
+
+def _end_of_last_line(fd: int, *, step: int = 65_536) -> int:
+    """Return the offset behind the last line's end, 0 if there is none."""
+    end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - step)
+        found = os.pread(fd, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,6 +1,7 @@
 """The server side: a mixin that makes any Flower strategy read metadata and record the run."""
 
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
+from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.strategy.waggle import Waggle
 
@@ -9,6 +10,7 @@ __all__ = [
     "Contract",
     "Evaluation",
     "Quarantined",
+    "RoundRules",
     "RoundSummary",
     "Training",
     "Waggle",

@@ -1,34 +1,263 @@
 """The server's side of the run record: what the round loop saw, told as events.
 
-The loop calls one method at each turn. The journal writes the event, and at the end of a round
-offers the model to the best checkpoint. Without a run it only logs.
+The loop calls one method at each turn. The journal writes the event, and keeps the models that
+are to be kept. Without a run it writes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
-
-from flwr.app import ArrayRecord, Message
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
-from pydantic import TypeAdapter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal
 
 from fedwaggle.runs import Run
-from fedwaggle.runs.checkpoints import BestModel, model_sha256, offer_best, save_final
+from fedwaggle.runs.checkpoints import BEST, FINAL, is_better, model_sha256, save_best, save_final
 from fedwaggle.runs.events import (
+    BestModel,
+    CheckpointFailed,
+    CheckpointSaved,
     ClientQuarantined,
     ClientUpdated,
     Event,
+    MetadataProblem,
     RoundFinished,
     RoundStarted,
     RunFinished,
+    RunResumed,
     RunStarted,
+    SnapshotFailed,
 )
-from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
+from fedwaggle.runs.requests import installed_versions
+from fedwaggle.runs.snapshots import Snapshot, write_snapshot
+from fedwaggle.strategy.rounds import RoundSummary
+from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined
+from fedwaggle.text import printable
 
 __all__ = ["Journal"]
+
+logger = logging.getLogger("flwr.fedwaggle.strategy")
+
+Mode = Literal["max", "min"]
+
+
+class Journal:
+    """Writes the record of a run.
+
+    Parameters
+    ----------
+    run : Run | None
+        Where to; None writes nothing.
+    best_metric : str
+        The metric that picks the best model.
+    best_mode : {"max", "min"}
+        Whether more or less of it is better.
+    """
+
+    def __init__(self, run: Run | None, best_metric: str, best_mode: Mode) -> None:
+        self._run = run
+        self._best_metric = best_metric
+        self._best_mode = best_mode
+        self._began = time.monotonic()
+
+    def run_started(
+        self, *, strategy: str, engine: str, num_rounds: int, nodes: int | None, state: RunState
+    ) -> None:
+        """Record the start."""
+        request = self._run.request if self._run else None
+        self._record(
+            RunStarted(
+                name=self._run.name if self._run else "",
+                strategy=strategy,
+                engine=engine,
+                num_rounds=num_rounds,
+                nodes=nodes,
+                config=request.config if request else {},
+                seed=request.seed if request else 0,
+                versions=installed_versions(),
+                sha256=model_sha256(to_ndarrays(state.arrays)),
+            )
+        )
+
+    def run_resumed(
+        self,
+        *,
+        server_round: int,
+        engine: str,
+        num_rounds: int,
+        nodes: int | None,
+        changes: Mapping[str, list[Any]],
+    ) -> None:
+        """Record that the run goes on after a round; -1 begins it anew."""
+        self._record(
+            RunResumed(
+                round=server_round,
+                num_rounds=num_rounds,
+                engine=engine,
+                nodes=nodes,
+                changes=dict(changes),
+            )
+        )
+
+    def round_started(
+        self,
+        server_round: int,
+        *,
+        learning_rate: float | None,
+        clients: Sequence[str],
+        available: int,
+        cooling_down: Sequence[str],
+        bytes_down: int,
+    ) -> None:
+        """Record the cohort of a round."""
+        self._record(
+            RoundStarted(
+                round=server_round,
+                learning_rate=learning_rate,
+                sampled=len(clients),
+                available=available,
+                clients=list(clients),
+                cooling_down=list(cooling_down),
+                bytes_down=bytes_down,
+            )
+        )
+
+    def update(self, update: ClientUpdate[Any]) -> None:
+        """Record an update that was admitted."""
+        problem = update.metadata_error
+        self._record(
+            ClientUpdated(
+                round=update.server_round,
+                client=update.client,
+                node_id=str(update.node_id),
+                num_examples=update.num_examples,
+                metrics=dict(update.metrics),
+                metadata=_as_dict(update.metadata),
+                metadata_error=MetadataProblem(
+                    code=problem.code, message=str(problem), paths=list(problem.paths)
+                )
+                if problem
+                else None,
+                seconds=update.seconds,
+                bytes=update.bytes,
+            )
+        )
+
+    def quarantined(
+        self, server_round: int, bad: Quarantined, phase: Literal["train", "evaluate"]
+    ) -> None:
+        """Record a reply that was refused, and log why."""
+        logger.warning("%s: client %s: %s (%s)", phase, bad.client, bad.reason, bad.code)
+        self._record(
+            ClientQuarantined(
+                round=server_round,
+                client=bad.client,
+                node_id=str(bad.node_id),
+                code=bad.code,
+                reason=bad.reason,
+                seconds=bad.seconds,
+                phase=phase,
+            )
+        )
+
+    def offer_best(self, state: RunState, metrics: Mapping[str, Any]) -> BestModel | None:
+        """Keep the model if it is the best so far; return the best one on disk.
+
+        A model that cannot be written is not the best: the one before stays, whole.
+        """
+        value = metrics.get(self._best_metric)
+        if not is_better(value, state.best, self._best_mode):
+            return state.best
+        arrays = to_ndarrays(state.arrays)
+        found = BestModel(
+            round=state.server_round,
+            metric=self._best_metric,
+            value=float(value),  # type: ignore[arg-type]  # is_better let only numbers pass
+            sha256=model_sha256(arrays),
+        )
+        if self._run is None:
+            return found
+        about = {"round": found.round, "metric": found.metric, "value": found.value, "file": BEST}
+        try:
+            size = save_best(self._run.path, arrays, found)
+        except OSError as error:
+            logger.warning("%s: not written (%s); the one before stays", BEST, error)
+            self._record(CheckpointFailed(**about, error=_said(error)))
+            return state.best
+        self._record(CheckpointSaved(**about, sha256=found.sha256, bytes=size))
+        return found
+
+    def round_finished(self, summary: RoundSummary[Any], phases: Mapping[str, float]) -> None:
+        """Record the end of a round, and the seconds of its phases."""
+        training = summary.training
+        self._record(
+            RoundFinished(
+                round=summary.server_round,
+                learning_rate=training.learning_rate,
+                metrics=dict(summary.metrics),
+                train_metrics=dict(training.metrics),
+                evaluate_metrics=dict(summary.evaluation.metrics),
+                updates=len(training.updates),
+                quarantined=len(training.quarantined),
+                missing=list(training.missing),
+                skipped=training.skipped,
+                bytes_up=training.bytes_up,
+                phases={name: round(seconds, 6) for name, seconds in phases.items()},
+                seconds=summary.seconds,
+            )
+        )
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Write the resume point of a round."""
+        if self._run is None:
+            return
+        try:
+            write_snapshot(self._run.path, snapshot)
+        except OSError as error:
+            logger.warning("no resume point for round %d (%s)", snapshot.server_round, error)
+            self._record(SnapshotFailed(round=snapshot.server_round, error=_said(error)))
+
+    def run_finished(self, state: RunState, metrics: Mapping[str, Any]) -> None:
+        """Keep the last model, and record the end."""
+        arrays = to_ndarrays(state.arrays)
+        sha256 = model_sha256(arrays)
+        if self._run is not None:
+            try:
+                save_final(self._run.path, arrays)
+            except OSError as error:
+                logger.warning("%s: not written (%s)", FINAL, error)
+                self._record(
+                    CheckpointFailed(
+                        round=state.server_round,
+                        metric="",
+                        value=0.0,
+                        file=FINAL,
+                        error=_said(error),
+                    )
+                )
+        self._record(
+            RunFinished(
+                rounds=state.server_round,
+                best=state.best,
+                metrics=dict(metrics),
+                sha256=sha256,
+                seconds=time.monotonic() - self._began,
+            )
+        )
+
+    def _record(self, event: Event) -> None:
+        if self._run is not None:
+            self._run.record(event)
+
+
+def _as_dict(metadata: object) -> dict[str, Any] | None:
+    """Return a dataclass's fields by name; what is nested in them is written by pydantic."""
+    if metadata is None:
+        return None
+    return {field.name: getattr(metadata, field.name) for field in fields(metadata)}  # type: ignore[arg-type]
+
+
+def _said(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}", 500)

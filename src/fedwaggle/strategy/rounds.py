@@ -33,6 +33,8 @@ class Training(Generic[M_co]):
         The new global model; None keeps the one before.
     metrics : Mapping[str, Any]
         The clients' training metrics, averaged, and what the strategy added.
+    skipped : bool
+        Whether the model was kept because too few updates were admitted.
     """
 
     learning_rate: float | None = None
@@ -41,6 +43,12 @@ class Training(Generic[M_co]):
     missing: Sequence[str] = ()
     arrays: ArrayRecord | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+
+    @property
+    def bytes_up(self) -> int:
+        """Size of the updates together."""
+        return sum(update.bytes for update in self.updates)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The mixin that makes any Flower strategy read what its clients say, and record what happened.
+"""The mixin that makes any Flower strategy read what its clients say, and a run one can trust.
 
 Put :class:`Waggle` before a strategy class of Flower's::
 
@@ -11,26 +11,56 @@ the step is Flower's own, and a user's overrides count.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedwaggle.metadata import DEFAULT_MAX_BYTES, Codec
+from fedwaggle.errors import ConfigError, NodesError
+from fedwaggle.identity import client_order
+from fedwaggle.metadata import DEFAULT_MAX_BYTES, PICKLE_WARNING, Codec, schema_of
 from fedwaggle.runs import Run
+from fedwaggle.runs.snapshots import read_latest_snapshot
 from fedwaggle.schedules import Schedule
-from fedwaggle.strategy.clients import Clients, client_order
+from fedwaggle.seeds import derive_seed
+from fedwaggle.strategy.admission import Admitted, Limits, Template, admit, admit_evaluation
+from fedwaggle.strategy.collecting import Collector, collector_for
+from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.journal import Journal
+from fedwaggle.strategy.messages import bytes_of, config_value, with_config
+from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
-from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined, read_reply, refusal
+from fedwaggle.strategy.rules import RoundRules
+from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
+from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
 __all__ = ["Waggle"]
 
+logger = logging.getLogger("flwr.fedwaggle.strategy")  # below Flower's, so that its log shows it
+
 M = TypeVar("M")
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+Phase = Literal["train", "evaluate"]
+
+_ENGINES = {"InMemoryGrid": "flower-simulation", "HttpGrid": "flower-superlink"}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What ``start`` was asked for."""
+
+    num_rounds: int
+    timeout: float
+    train_config: ConfigRecord
+    evaluate_config: ConfigRecord
+    evaluate: EvaluateFn
 
 
 class Waggle(Strategy, Generic[M]):
@@ -43,7 +73,14 @@ class Waggle(Strategy, Generic[M]):
     learning_rate : Schedule, optional
         The clients' learning rate as a function of the round. It is sent as ``config["lr"]``.
     run : Run, optional
-        Where the run is recorded. Without one nothing is written and no checkpoint is kept.
+        Where the run is recorded, and resumed from. Without one nothing is written.
+    seed : int (default: 0)
+        Decides who is sampled, and the seed that each client is sent as ``config["seed"]``.
+    trainable : Collection[str], optional
+        Names of the arrays that a server optimizer may step; the others (buffers, such as
+        BatchNorm's running means) are averaged. None: all but BatchNorm's buffers.
+    rules : RoundRules, optional
+        How long a round waits, what it admits, when the run gives up.
     best_metric : str (default: "accuracy")
         The metric of the server's evaluation, or else of the clients', that picks the best model.
     best_mode : {"max", "min"} (default: "max")
@@ -60,7 +97,8 @@ class Waggle(Strategy, Generic[M]):
     Raises
     ------
     ConfigError
-        If ``codec="pickle"`` comes without ``trust_pickle=True``.
+        If ``codec="pickle"`` comes without ``trust_pickle=True``, or ``metadata`` cannot be a
+        contract.
     """
 
     def __init__(
@@ -69,6 +107,9 @@ class Waggle(Strategy, Generic[M]):
         metadata: type[M] | None = None,
         learning_rate: Schedule | None = None,
         run: Run | None = None,
+        seed: int = 0,
+        trainable: Collection[str] | None = None,
+        rules: RoundRules | None = None,
         best_metric: str = "accuracy",
         best_mode: Literal["max", "min"] = "max",
         codec: Codec = "json",
@@ -77,10 +118,23 @@ class Waggle(Strategy, Generic[M]):
         **strategy: Any,  # noqa: ANN401  # whatever the strategy behind this mixin takes
     ) -> None:
         super().__init__(**strategy)
+        if codec == "pickle" and not trust_pickle:
+            raise ConfigError(
+                [
+                    "trust-pickle: metadata-codec = pickle lets every client run code on the "
+                    "server; set trust-pickle = true (trust_pickle=True), or use json"
+                ]
+            )
+        if metadata is not None:
+            schema_of(metadata)  # a class that cannot be a contract is an error before any round
         self.contract = (
             Contract(metadata, codec, trust_pickle, max_metadata_bytes) if metadata else None
         )
         self.learning_rate = learning_rate
+        self.run = run
+        self.seed = seed
+        self.trainable = None if trainable is None else frozenset(trainable)
+        self.rules = rules or RoundRules()
         self.journal = Journal(run, best_metric, best_mode)
 
     # -- What a subclass may say -----------------------------------------------------------
@@ -139,86 +193,219 @@ class Waggle(Strategy, Generic[M]):
     ) -> Result:
         """Run the rounds. Parameters and result are those of Flower's ``Strategy.start``.
 
-        A round without one usable update keeps the model, so the result is never empty.
+        ``timeout`` bounds each phase of a round (s). If the run's folder holds a resume point,
+        the rounds go on behind it, and ``initial_arrays`` are not used. A round with too few
+        usable updates keeps the model, so the result is never empty.
+
+        Raises
+        ------
+        NodesError
+            If there are not enough nodes in time, or too many rounds in a row were skipped.
         """
-        train_config = train_config or ConfigRecord()
-        evaluate_config = evaluate_config or ConfigRecord()
-        evaluate = evaluate_fn or _no_evaluation
-        clients = Clients(grid, timeout)
-        result = Result(arrays=initial_arrays)
+        plan = _Plan(
+            num_rounds,
+            timeout,
+            train_config or ConfigRecord(),
+            evaluate_config or ConfigRecord(),
+            evaluate_fn or _no_evaluation,
+        )
+        roster = Roster(grid)
+        state = self._resume(roster, plan) or self._begin(roster, initial_arrays, plan)
+        for server_round in range(state.server_round + 1, num_rounds + 1):
+            clock = _Clock()
+            with clock.phase("train"):
+                training = self._train(server_round, state, roster, plan)
+            state = self._after_training(server_round, state, training)
+            with clock.phase("evaluate"):
+                evaluation = self._evaluate(server_round, state, roster, plan)
+            state = self._finish_round(state, training, evaluation, roster, plan, clock)
+            self._give_up_if_stuck(state)
+        last = state.histories.get("evaluate_metrics_serverapp", {}).get(state.server_round, {})
+        self.journal.run_finished(state, last)
+        return state.result()
 
-        self.journal.run_started(self, grid, num_rounds)
-        self._finish_round(0, result, Training(), Evaluation(), evaluate)
-        for server_round in range(1, num_rounds + 1):
-            training = self._train(server_round, result.arrays, train_config, clients)
-            result.arrays = training.arrays or result.arrays
-            evaluation = self._evaluate(server_round, result.arrays, evaluate_config, clients)
-            self._finish_round(server_round, result, training, evaluation, evaluate)
-        self.journal.run_finished(result)
-        return result
+    # -- The steps of a run ------------------------------------------------------------------
 
-    # -- The steps of a round ----------------------------------------------------------------
+    def _begin(self, roster: Roster, initial_arrays: ArrayRecord, plan: _Plan) -> RunState:
+        """Record the start, and look at the initial model: round 0."""
+        if self.contract is not None and self.contract.codec == "pickle":
+            logger.warning(PICKLE_WARNING)
+        state = RunState(0, initial_arrays)
+        self.journal.run_started(
+            strategy=type(self).__name__,
+            engine=_engine_name(roster.grid),
+            num_rounds=plan.num_rounds,
+            nodes=len(list(roster.grid.get_node_ids())) or None,
+            state=state,
+        )
+        return self._finish_round(state, Training(), Evaluation(), roster, plan, _Clock())
+
+    def _resume(self, roster: Roster, plan: _Plan) -> RunState | None:
+        """Return the state that the run's folder holds; None if it is to begin at round 0."""
+        if self.run is None or self.run.resumed is None:
+            return None
+        snapshot = read_latest_snapshot(self.run.path)
+        self.journal.run_resumed(
+            server_round=snapshot.server_round if snapshot else -1,
+            engine=_engine_name(roster.grid),
+            num_rounds=plan.num_rounds,
+            nodes=len(list(roster.grid.get_node_ids())) or None,
+            changes=self.run.resumed,
+        )
+        if snapshot is None:
+            return None
+        state, client_states = from_snapshot(snapshot)
+        # A fork may have changed what the constructor was given, such as the step size.
+        given = _constructor_names(type(self)) if self.run.is_fork else frozenset[str]()
+        restore_strategy(self, snapshot, skip=given)
+        if hasattr(roster.grid, "restore_client_states"):
+            roster.grid.restore_client_states(client_states)
+        logger.info("resumed after round %d of %s", state.server_round, self.run.path)
+        return state
 
     def _train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, clients: Clients
+        self, server_round: int, state: RunState, roster: Roster, plan: _Plan
     ) -> Training[M]:
-        """Train a cohort: configure, send, read each reply as it arrives, aggregate."""
-        cohort = list(self.configure_train(server_round, arrays, config, clients.grid))
-        rate = _learning_rate(cohort)
-        self.journal.round_started(server_round, rate, cohort, clients.grid)
+        """Train a cohort: draw, send, admit each reply as it arrives, aggregate."""
+        cohort = self._draw("train", server_round, state, roster, plan)
+        names = sorted((roster.name(n) for n in _node_ids(cohort)), key=client_order)
+        rate = config_value(cohort, "lr")
+        collector = collector_for(self, names, Template.of(state.arrays), self.rules.fold_buffer)
         updates: list[ClientUpdate[M | None]] = []
         quarantined: list[Quarantined] = []
-        for client, arrival in clients.ask(cohort):
-            read = read_reply(
-                arrival,
-                client=client,
-                server_round=server_round,
-                weighted_by_key=self._weighted_by_key,
-                contract=self.contract,
-            )
-            self.journal.reply(server_round, read)
-            updates.append(read) if isinstance(read, ClientUpdate) else quarantined.append(read)
-        # Sums of floats depend on their order: by client, whoever was first.
-        updates.sort(key=lambda update: client_order(update.client))
-        new_arrays, metrics = self._aggregate(server_round, updates)
-        answered = {reply.node_id for reply in (*updates, *quarantined)}
+        with collector:
+            for client, arrival in self._ask(roster, cohort, plan):
+                reply = self._admit(client, arrival, server_round, collector)
+                if isinstance(reply, Quarantined):
+                    quarantined.append(reply)
+                else:
+                    updates.append(reply)
+            updates.sort(key=lambda update: client_order(update.client))
+            arrays, metrics = self._aggregate(server_round, updates, collector)
+        answered = {reply.client for reply in (*updates, *quarantined)}
         return Training(
             learning_rate=rate,
             updates=updates,
             quarantined=quarantined,
-            missing=[clients.name(n) for n in _node_ids(cohort) if n not in answered],
-            arrays=new_arrays,
+            missing=[name for name in names if name not in answered],
+            arrays=arrays,
             metrics=metrics,
+            skipped=arrays is None,
         )
 
+    def _draw(
+        self, phase: Phase, server_round: int, state: RunState, roster: Roster, plan: _Plan
+    ) -> list[Message]:
+        """Let the Flower strategy draw a cohort, under the round's seed; one message a client."""
+        drawn_from = RosterGrid(
+            roster,
+            resting=state.attendance.resting(server_round),
+            enough=max(self._nodes("min_available_nodes"), self._nodes(f"min_{phase}_nodes")),
+            node_timeout=self.rules.node_timeout,
+        )
+        configure = self.configure_train if phase == "train" else self.configure_evaluate
+        config = plan.train_config if phase == "train" else plan.evaluate_config
+        with seeded_sampling(derive_seed(self.seed, "sample", phase, server_round)):
+            cohort = list(configure(server_round, state.arrays, config, drawn_from))
+        key = getattr(self, "configrecord_key", "config")
+        for message in cohort:
+            client = roster.name(message.metadata.dst_node_id)
+            with_config(message, key, seed=derive_seed(self.seed, phase, server_round, client))
+        if phase == "train":
+            self.journal.round_started(
+                server_round,
+                learning_rate=config_value(cohort, "lr"),
+                clients=[roster.name(n) for n in _node_ids(cohort)],
+                available=drawn_from.available,
+                cooling_down=drawn_from.left_out,
+                bytes_down=sum(bytes_of(message.content) for message in cohort),
+            )
+        return cohort
+
+    def _ask(
+        self, roster: Roster, cohort: Sequence[Message], plan: _Plan
+    ) -> Iterator[tuple[str, Arrival]]:
+        """Send each message, and yield each reply with its client's name as it arrives."""
+        enough = min(self.rules.min_replies, len(cohort))
+        patience = Patience(plan.timeout, enough, self.rules.grace)
+        for arrival in exchange(roster.grid, cohort, patience):
+            yield roster.name(arrival.node_id), arrival
+
+    def _admit(
+        self, client: str, arrival: Arrival, server_round: int, collector: Collector
+    ) -> ClientUpdate[M | None] | Quarantined:
+        """Judge one reply, record it, and collect its arrays if it is good."""
+        reply = admit(
+            arrival,
+            client=client,
+            server_round=server_round,
+            template=collector.template,
+            limits=self._limits,
+            contract=self.contract,
+        )
+        if isinstance(reply, Admitted):
+            collector.add(reply)
+            self.journal.update(reply.update)
+            return cast("ClientUpdate[M | None]", reply.update)
+        collector.skip(client)
+        self.journal.quarantined(server_round, reply, "train")
+        return reply
+
     def _aggregate(
-        self, server_round: int, updates: Sequence[ClientUpdate[M | None]]
+        self,
+        server_round: int,
+        updates: Sequence[ClientUpdate[M | None]],
+        collector: Collector,
     ) -> tuple[ArrayRecord | None, dict[str, Any]]:
         """Let the subclass read the metadata, and Flower's strategy take its step."""
-        if not updates:
+        if len(updates) < max(1, self._nodes("min_train_nodes")):
             return None, {}
         read = [update for update in updates if update.metadata is not None]
         said = self.on_train_metadata(server_round, cast("list[ClientUpdate[M]]", read))
-        arrays, metrics = self.aggregate_train(server_round, [u.message for u in updates])
+        arrays, metrics = collector.step(server_round)
         return arrays, {**(metrics or {}), **(said or {})}
 
+    def _after_training(
+        self, server_round: int, state: RunState, training: Training[M]
+    ) -> RunState:
+        """Return the state with the round's model, and with who did not answer."""
+        crashed = [bad.client for bad in training.quarantined if bad.code in _ABSENT]
+        attendance = state.attendance.after(
+            server_round,
+            answered=[update.client for update in training.updates],
+            silent=[*training.missing, *crashed],
+            rest_after=self.rules.cooldown_after,
+            rest_rounds=self.rules.cooldown_rounds,
+        )
+        if training.skipped:
+            logger.warning(
+                "round %d skipped: %d usable updates, at least %d are needed; the model stays",
+                server_round,
+                len(training.updates),
+                max(1, self._nodes("min_train_nodes")),
+            )
+        return replace(
+            state,
+            server_round=server_round,
+            arrays=training.arrays or state.arrays,
+            attendance=attendance,
+            skipped=state.skipped + 1 if training.skipped else 0,
+        )
+
     def _evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, clients: Clients
+        self, server_round: int, state: RunState, roster: Roster, plan: _Plan
     ) -> Evaluation:
-        """Let a cohort evaluate the model: configure, send, collect, aggregate."""
-        cohort = list(self.configure_evaluate(server_round, arrays, config, clients.grid))
+        """Let a cohort evaluate the model: draw, send, admit, aggregate."""
+        cohort = self._draw("evaluate", server_round, state, roster, plan)
         usable: list[tuple[str, Message]] = []
         quarantined: list[Quarantined] = []
-        for client, arrival in clients.ask(cohort):
-            refused = refusal(
-                arrival.message, weighted_by_key=self._weighted_by_key, with_arrays=False
-            )
-            if refused is None:
-                usable.append((client, arrival.message))
-                continue
-            bad = Quarantined(client, arrival.node_id, *refused, arrival.seconds)
-            self.journal.reply(server_round, bad, phase="evaluate")
-            quarantined.append(bad)
+        for client, arrival in self._ask(roster, cohort, plan):
+            reply = admit_evaluation(arrival, client=client, limits=self._limits)
+            if isinstance(reply, Quarantined):
+                self.journal.quarantined(server_round, reply, "evaluate")
+                quarantined.append(reply)
+            else:
+                usable.append((client, reply))
         usable.sort(key=lambda pair: client_order(pair[0]))
         replies = [message for _, message in usable]
         metrics = self.aggregate_evaluate(server_round, replies) if replies else None
@@ -226,30 +413,83 @@ class Waggle(Strategy, Generic[M]):
 
     def _finish_round(
         self,
-        server_round: int,
-        result: Result,
+        state: RunState,
         training: Training[M],
         evaluation: Evaluation,
-        evaluate: EvaluateFn,
-    ) -> None:
-        """Evaluate the new model, keep it if it is the best, and record the round."""
-        metrics = dict(evaluate(server_round, result.arrays) or {})
-        histories = (
-            (result.train_metrics_clientapp, training.metrics),
-            (result.evaluate_metrics_clientapp, evaluation.metrics),
-            (result.evaluate_metrics_serverapp, metrics),
+        roster: Roster,
+        plan: _Plan,
+        clock: _Clock,
+    ) -> RunState:
+        """Test the model, keep it if it is the best, record the round, write its resume point."""
+        with clock.phase("test"):
+            metrics = dict(plan.evaluate(state.server_round, state.arrays) or {})
+        histories = state.with_metrics(
+            state.server_round,
+            train_metrics_clientapp=training.metrics,
+            evaluate_metrics_clientapp=evaluation.metrics,
+            evaluate_metrics_serverapp=metrics,
         )
-        for history, values in histories:
-            if values:
-                history[server_round] = MetricRecord(values)
-        summary = self.journal.round_finished(
-            server_round, result.arrays, training, evaluation, metrics
+        with clock.phase("checkpoint"):
+            best = self.journal.offer_best(state, {**evaluation.metrics, **metrics})
+        summary = RoundSummary(
+            server_round=state.server_round,
+            num_rounds=plan.num_rounds,
+            training=training,
+            evaluation=evaluation,
+            metrics=metrics,
+            is_best=best is not state.best,
+            seconds=clock.seconds,
         )
+        self.journal.round_finished(summary, clock.phases)
+        state = replace(state, best=best, histories=histories)
+        # The resume point commits the round, so it comes after everything that it stands for.
+        client_states = getattr(roster.grid, "client_states", dict)()
+        self.journal.save_snapshot(to_snapshot(state, self, client_states))
         self.on_round_end(summary)
+        return state
+
+    def _give_up_if_stuck(self, state: RunState) -> None:
+        limit = self.rules.max_skipped_rounds
+        if limit and state.skipped >= limit:
+            raise NodesError(
+                f"max-skipped-rounds: {state.skipped} rounds in a row had fewer than "
+                f"{max(1, self._nodes('min_train_nodes'))} usable updates; see the quarantined "
+                "and missing clients in the record, then go on from here with resume = latest"
+            )
 
     @property
-    def _weighted_by_key(self) -> str:
-        return getattr(self, "weighted_by_key", "num-examples")
+    def _limits(self) -> Limits:
+        return Limits(
+            max_num_examples=self.rules.max_num_examples,
+            weighted_by_key=getattr(self, "weighted_by_key", "num-examples"),
+            on_bad_metadata=self.rules.on_bad_metadata,
+        )
+
+    def _nodes(self, attribute: str) -> int:
+        return int(getattr(self, attribute, 0))
+
+
+class _Clock:
+    """Seconds of the phases of a round."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block."""
+        began = time.monotonic()
+        yield
+        self.phases[name] = time.monotonic() - began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the round began."""
+        return time.monotonic() - self._began
+
+
+_ABSENT = {"client-crashed", "client-unavailable"}
 
 
 def _no_evaluation(server_round: int, arrays: ArrayRecord) -> None:
@@ -260,13 +500,16 @@ def _node_ids(messages: Sequence[Message]) -> list[int]:
     return [message.metadata.dst_node_id for message in messages]
 
 
-def _learning_rate(cohort: Sequence[Message]) -> float | None:
-    """Return the rate that the cohort was really sent, whoever set it."""
-    rates = (
-        record["lr"]
-        for message in cohort[:1]
-        for record in message.content.config_records.values()
-        if "lr" in record
+def _engine_name(grid: Grid) -> str:
+    kind = type(grid).__name__
+    return str(getattr(grid, "engine_name", _ENGINES.get(kind, kind)))
+
+
+def _constructor_names(cls: type) -> frozenset[str]:
+    """Return the names of everything that the classes behind ``cls`` take when they are made."""
+    return frozenset(
+        name
+        for base in cls.__mro__
+        if "__init__" in vars(base)
+        for name in signature(base.__init__).parameters
     )
-    rate = next(rates, None)
-    return float(rate) if isinstance(rate, int | float) else None

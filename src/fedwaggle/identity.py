@@ -1,0 +1,65 @@
+"""Who a client is: the name that its sampling, its seed and its place in every sum depend on.
+
+Node ids are random and new in every run, so nothing may depend on them. A SuperNode that was
+registered with a name keeps it, and the local engine knows its nodes. Where the engine does not
+know, the server asks each node once, and the client answers with its partition id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
+
+__all__ = ["IDENTITY_ACTION", "IDENTITY_KEY", "answer_identity", "client_order", "printable_name"]
+
+IDENTITY_ACTION = "identity"
+IDENTITY_KEY = "identity"
+
+_LONGEST_NAME = 64  # characters
+
+
+def answer_identity(app: ClientApp) -> ClientApp:
+    """Let an app answer the server's question for its client's name; return the app.
+
+    Parameters
+    ----------
+    app : ClientApp
+        The app; it gets a handler for the query ``identity``.
+    """
+    app.query(IDENTITY_ACTION)(_say_partition)
+    return app
+
+
+def printable_name(name: object) -> str | None:
+    """Return what a client calls itself: at most 64 printable characters, or None.
+
+    Examples
+    --------
+    >>> printable_name("3"), printable_name("a" * 65), printable_name(3)
+    ('3', None, None)
+    """
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        return None
+    return name if name.isprintable() and name.strip() else None
+
+
+def client_order(name: str) -> tuple[int, str]:
+    """Return the sort key of a client's name, with numbers in the order of counting.
+
+    Examples
+    --------
+    >>> sorted(["10", "9", "1"], key=client_order)
+    ['1', '9', '10']
+    """
+    return (len(name), name)
+
+
+def _say_partition(msg: Message, context: Context) -> Message:
+    from flwr.app import ConfigRecord, Message, RecordDict
+
+    partition = context.node_config.get("partition-id", "")
+    content = RecordDict({IDENTITY_KEY: ConfigRecord({"client": str(partition)})})
+    return Message(content, reply_to=msg)

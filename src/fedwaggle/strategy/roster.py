@@ -1,0 +1,298 @@
+"""The nodes of a run by name: who is there, who rests, and who is drawn in a round.
+
+Flower draws a cohort with the unseeded global ``random`` from node ids in random order. Here
+the strategy still draws it, by its own code, but from a grid that lists the nodes in the order
+of their names and leaves out those that rest, and under a seed that is a function of (seed,
+purpose, round). So the same run draws the same clients on every engine.
+
+Reference: McMahan et al., arXiv:1602.05629, Algorithm 1 (the random set S_t).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run as FlowerRun
+
+from fedwaggle.errors import NodesError
+from fedwaggle.identity import IDENTITY_ACTION, IDENTITY_KEY, client_order, printable_name
+from fedwaggle.strategy.exchange import Patience, exchange
+
+__all__ = ["Attendance", "Roster", "RosterGrid", "names_of", "seeded_sampling"]
+
+logger = logging.getLogger("flwr.fedwaggle.strategy")
+
+_IDENTITY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Which clients did not answer lately, and which of them rest until when.
+
+    Attributes
+    ----------
+    misses : Mapping[str, int]
+        Rounds in a row without an answer, by client.
+    rests_until : Mapping[str, int]
+        The last round in which a client is left out, by client.
+    """
+
+    misses: Mapping[str, int] = field(default_factory=dict)
+    rests_until: Mapping[str, int] = field(default_factory=dict)
+
+    def after(
+        self,
+        server_round: int,
+        answered: Iterable[str],
+        silent: Iterable[str],
+        *,
+        rest_after: int,
+        rest_rounds: int,
+    ) -> Attendance:
+        """Return the attendance after a round.
+
+        Parameters
+        ----------
+        server_round : int
+            The round that is over.
+        answered, silent : Iterable[str]
+            The clients that answered, and those that crashed or never did.
+        rest_after : int
+            Misses in a row after which a client rests; 0 lets nobody rest.
+        rest_rounds : int
+            For how many rounds.
+
+        Examples
+        --------
+        >>> once = Attendance().after(1, ["0"], ["1"], rest_after=2, rest_rounds=3)
+        >>> twice = once.after(2, ["0"], ["1"], rest_after=2, rest_rounds=3)
+        >>> once.resting(2), twice.resting(3), twice.resting(5), twice.resting(6)
+        (set(), {'1'}, {'1'}, set())
+        """
+        misses = {name: count for name, count in self.misses.items() if name not in set(answered)}
+        rests = {name: end for name, end in self.rests_until.items() if end > server_round}
+        for name in silent:
+            misses[name] = misses.get(name, 0) + 1
+            if rest_after and misses[name] >= rest_after:
+                rests[name] = server_round + rest_rounds
+                del misses[name]
+        return Attendance(misses, rests)
+
+    def resting(self, server_round: int) -> set[str]:
+        """Return the clients that are left out in a round."""
+        return {name for name, end in self.rests_until.items() if end >= server_round}
+
+
+def names_of(known: Mapping[int, str], claims: Mapping[int, str]) -> dict[int, str]:
+    """Return a name for every node: the known one, else the claimed one if it is nobody else's.
+
+    Parameters
+    ----------
+    known : Mapping[int, str]
+        Names that the engine vouches for, by node id.
+    claims : Mapping[int, str]
+        What other nodes call themselves, by node id; empty for a node that did not say.
+
+    Examples
+    --------
+    >>> names_of({7: "site-a"}, {8: "3", 9: "site-a", 10: ""})
+    {7: 'site-a', 8: '3', 9: 'node-9', 10: 'node-10'}
+
+    Of two nodes that claim one name, neither gets it:
+
+    >>> names_of({}, {8: "3", 9: "3"})
+    {8: 'node-8', 9: 'node-9'}
+    """
+    counts = Counter([*known.values(), *claims.values()])
+    named = {n: c if c and counts[c] == 1 else f"node-{n}" for n, c in claims.items()}
+    return {**known, **named}
+
+
+class Roster:
+    """The nodes of a run, by name.
+
+    Parameters
+    ----------
+    grid : Grid
+        What carries messages to them.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._names: dict[int, str] = {}
+        self._present: set[int] = set()
+        self._in_order: list[int] = []
+        self._warned = False
+
+    def refresh(self) -> list[int]:
+        """Return the ids of the nodes that are there now, in the order of their names."""
+        present = set(self.grid.get_node_ids())
+        if present != self._present:  # with 100,000 nodes, sorting them costs more than a round
+            if strangers := present - self._names.keys():
+                self._meet(strangers)
+            self._in_order = sorted(present, key=lambda n: client_order(self._names[n]))
+            self._present = present
+        return self._in_order
+
+    def name(self, node_id: int) -> str:
+        """Return the name of a node."""
+        return self._names.get(node_id, f"node-{node_id}")
+
+    def _meet(self, strangers: set[int]) -> None:
+        """Name the nodes that were not here before, asking those that the engine cannot name."""
+        given = {n.node_id: n.name for n in self.grid.get_nodes() if n.node_id in strangers}
+        known = {n: label for n, label in given.items() if label}
+        claims = self._ask(sorted(strangers - known.keys()))
+        self._names = names_of({**self._names, **known}, claims)
+
+    def _ask(self, node_ids: Sequence[int]) -> dict[int, str]:
+        """Ask nodes for their names; a node that does not say has the empty one."""
+        claims = dict.fromkeys(node_ids, "")
+        content = RecordDict({"config": ConfigRecord()})
+        messages = [
+            Message(content, dst_node_id=node_id, message_type=f"query.{IDENTITY_ACTION}")
+            for node_id in node_ids
+        ]
+        if messages:
+            for arrival in exchange(self.grid, messages, Patience(_IDENTITY_SECONDS)):
+                claims[arrival.node_id] = _claim(arrival.message)
+        if "" in claims.values() and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%d of %d clients do not say who they are, so their sampling and seeds will "
+                "differ in the next run; add answer_identity(app) to client_app.py",
+                sum(not claim for claim in claims.values()),
+                len(claims),
+            )
+        return claims
+
+
+def _claim(message: Message) -> str:
+    if message.has_error():
+        return ""
+    record = message.content.get(IDENTITY_KEY)
+    name = record.get("client") if isinstance(record, ConfigRecord) else None
+    return printable_name(name) or ""
+
+
+class RosterGrid(Grid):
+    """A grid whose nodes come in the order of their names, without those that rest.
+
+    Parameters
+    ----------
+    roster : Roster
+        The nodes.
+    resting : set[str]
+        Names of the clients to leave out, as long as enough others are there.
+    enough : int
+        How many nodes a round needs.
+    node_timeout : float
+        Seconds that a strategy may go on asking before there are enough.
+    """
+
+    def __init__(
+        self, roster: Roster, *, resting: set[str], enough: int, node_timeout: float
+    ) -> None:
+        self._roster = roster
+        self._resting = resting
+        self._enough = enough
+        self._node_timeout = node_timeout
+        self._began = time.monotonic()
+        self.left_out: list[str] = []
+        self.available = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the nodes that may be drawn.
+
+        Raises
+        ------
+        NodesError
+            If the strategy still asks after ``node_timeout`` seconds.
+        """
+        present = chosen = self._roster.refresh()
+        self.available, self.left_out = len(present), []
+        if self._resting:
+            awake = [n for n in present if self._roster.name(n) not in self._resting]
+            # A client that rests is better than a run that waits.
+            if len(awake) >= self._enough:
+                chosen = awake
+                self.left_out = sorted(self._resting, key=client_order)
+        waited = time.monotonic() - self._began
+        if waited > self._node_timeout:
+            there = ", ".join(self._roster.name(n) for n in present[:20]) or "none"
+            raise NodesError(
+                f"node-timeout: expected {self._enough} nodes, got {len(present)} ({there}) after "
+                f"{waited:.0f} s; start more nodes, lower min-available-nodes and "
+                "min-train-nodes, or raise node-timeout"
+            )
+        return chosen
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return what the grid knows of the nodes that may be drawn."""
+        chosen = set(self.get_node_ids())
+        return [node for node in self._roster.grid.get_nodes() if node.node_id in chosen]
+
+    @property
+    def run(self) -> FlowerRun:
+        """The run."""
+        return self._roster.grid.run
+
+    def set_run(self, run: FlowerRun) -> None:
+        """Set the run."""
+        self._roster.grid.set_run(run)
+
+    def create_message(  # noqa: D102  # Flower's
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return self._roster.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push messages."""
+        return self._roster.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies."""
+        return self._roster.grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push messages and wait for the replies."""
+        return self._roster.grid.send_and_receive(messages, timeout=timeout)
+
+
+@contextmanager
+def seeded_sampling(seed: int) -> Iterator[None]:
+    """Let Python's global ``random``, which Flower samples with, draw by a seed in this block.
+
+    Afterwards its state is what it was before.
+
+    Examples
+    --------
+    >>> with seeded_sampling(1):
+    ...     first = random.sample(range(10), 3)
+    >>> with seeded_sampling(1):
+    ...     again = random.sample(range(10), 3)
+    >>> first == again
+    True
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)

@@ -1,0 +1,240 @@
+"""The state of a run between two rounds: one value that can be saved, compared and gone on from.
+
+Everything that the next round depends on is in it, or in the Flower strategy behind the mixin
+(FedAdagrad's v_t, FedAvgM's momentum, a clipping norm), whose own numbers are read from its
+attributes and put back there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
+
+from fedwaggle.errors import RunError
+from fedwaggle.runs.events import BestModel
+from fedwaggle.runs.snapshots import Snapshot
+from fedwaggle.strategy.roster import Attendance
+
+__all__ = ["RunState", "from_snapshot", "restore_strategy", "to_ndarrays", "to_snapshot"]
+
+Histories = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+_HISTORIES = (
+    "train_metrics_clientapp",
+    "evaluate_metrics_clientapp",
+    "evaluate_metrics_serverapp",
+)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run at the end of a round.
+
+    Attributes
+    ----------
+    server_round : int
+        The round; 0 is the initial model.
+    arrays : ArrayRecord
+        The global model.
+    best : BestModel | None
+        The best model so far.
+    attendance : Attendance
+        Who did not answer lately.
+    skipped : int
+        Rounds in a row that were skipped.
+    histories : Mapping[str, Mapping[int, Mapping[str, Any]]]
+        The metrics of every round, under the names of Flower's ``Result``.
+    """
+
+    server_round: int
+    arrays: ArrayRecord
+    best: BestModel | None = None
+    attendance: Attendance = field(default_factory=Attendance)
+    skipped: int = 0
+    histories: Histories = field(default_factory=dict)
+
+    def with_metrics(self, server_round: int, **metrics: Mapping[str, Any]) -> Histories:
+        """Return the histories with a round's metrics added, where there are any."""
+        return {
+            name: {
+                **self.histories.get(name, {}),
+                **({server_round: dict(metrics[name])} if metrics.get(name) else {}),
+            }
+            for name in _HISTORIES
+        }
+
+    def result(self) -> Result:
+        """Return Flower's result of the run so far."""
+        records = {
+            name: {r: MetricRecord(dict(values)) for r, values in history.items()}
+            for name, history in self.histories.items()
+        }
+        return Result(arrays=self.arrays, **records)
+
+
+def to_ndarrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a record, by name."""
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+def to_snapshot(
+    state: RunState, strategy: Strategy, client_states: Mapping[str, bytes]
+) -> Snapshot:
+    """Return everything that the next round depends on.
+
+    Parameters
+    ----------
+    state : RunState
+        The state of the run.
+    strategy : Strategy
+        The strategy; its own numbers are read.
+    client_states : Mapping[str, bytes]
+        What the clients keep between rounds, by name, where the engine holds it.
+    """
+    arrays = {f"model/{name}": array for name, array in to_ndarrays(state.arrays).items()}
+    values = _strategy_values(strategy, arrays)
+    for client, content in client_states.items():
+        arrays[f"client/{client}"] = np.frombuffer(content, np.uint8)
+    return Snapshot(
+        state.server_round,
+        arrays,
+        {
+            "model": list(state.arrays),
+            "strategy": values,
+            "best": state.best.model_dump() if state.best else None,
+            "misses": dict(state.attendance.misses),
+            "rests_until": dict(state.attendance.rests_until),
+            "skipped": state.skipped,
+            "histories": {name: dict(history) for name, history in state.histories.items()},
+        },
+    )
+
+
+def from_snapshot(snapshot: Snapshot) -> tuple[RunState, dict[str, bytes]]:
+    """Return the state of the run, and the states of its clients.
+
+    Raises
+    ------
+    RunError
+        If the snapshot lacks something.
+    """
+    values = snapshot.values
+    try:
+        # safetensors sorts by name; the order of a model's arrays is part of it.
+        arrays = {name: Array(snapshot.arrays[f"model/{name}"]) for name in values["model"]}
+        histories = {
+            name: {int(r): metrics for r, metrics in history.items()}  # JSON's keys are strings
+            for name, history in values["histories"].items()
+        }
+        state = RunState(
+            server_round=snapshot.server_round,
+            arrays=ArrayRecord(arrays),
+            best=BestModel.model_validate(values["best"]) if values["best"] else None,
+            attendance=Attendance(values["misses"], values["rests_until"]),
+            skipped=values["skipped"],
+            histories=histories,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"snapshot of round {snapshot.server_round}: {error!r}") from error
+    prefix = "client/"
+    clients = {
+        name.removeprefix(prefix): array.tobytes()
+        for name, array in snapshot.arrays.items()
+        if name.startswith(prefix)
+    }
+    return state, clients
+
+
+def restore_strategy(strategy: Strategy, snapshot: Snapshot, *, skip: frozenset[str]) -> None:
+    """Put a strategy's own numbers back.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        A strategy as its constructor made it.
+    snapshot : Snapshot
+        The snapshot of an equal one.
+    skip : frozenset[str]
+        Attributes that keep what the constructor gave them.
+    """
+    _restore(strategy, snapshot.values["strategy"], snapshot.arrays, skip)
+
+
+def _restore(
+    strategy: Strategy,
+    stored: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    skip: frozenset[str],
+) -> None:
+    if "state_dict" in stored:
+        strategy.load_state_dict(_unflatten(stored["state_dict"], arrays))  # type: ignore[attr-defined]
+    for name, value in stored.get("attributes", {}).items():
+        if name not in skip:
+            setattr(strategy, name, _unflatten(value, arrays))
+    for name, inner in stored.get("wrapped", {}).items():
+        _restore(getattr(strategy, name), inner, arrays, skip)
+
+
+def _strategy_values(
+    strategy: Strategy, arrays: dict[str, NDArray[Any]], path: str = "strategy"
+) -> dict[str, Any]:
+    """Return a strategy's numbers as JSON; its arrays are put into ``arrays``.
+
+    A strategy that has ``state_dict`` and ``load_state_dict`` says itself what to keep.
+    Flower's privacy strategies wrap another one, whose numbers count as well.
+    """
+    inner = {n: v for n, v in vars(strategy).items() if isinstance(v, Strategy)}
+    wrapped = {n: _strategy_values(v, arrays, f"{path}/{n}") for n, v in inner.items()}
+    if callable(getattr(strategy, "load_state_dict", None)):
+        content = _flatten(strategy.state_dict(), f"{path}/state_dict", arrays)  # type: ignore[attr-defined]
+        return {"state_dict": content, "wrapped": wrapped}
+    attributes = {
+        name: _flatten(value, f"{path}/{name}", arrays)
+        for name, value in vars(strategy).items()
+        if name not in _DERIVED and _is_numeric(value)
+    }
+    return {"attributes": attributes, "wrapped": wrapped}
+
+
+_DERIVED = {"current_arrays"}  # FedOpt's copy of the global model, set anew in every round
+
+
+def _is_numeric(value: object) -> bool:
+    """Whether a value is made of numbers, texts and arrays alone."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_numeric(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_numeric(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str | np.ndarray | np.generic)
+
+
+def _flatten(value: object, path: str, arrays: dict[str, NDArray[Any]]) -> Any:  # noqa: ANN401
+    """Return a value as JSON, in which an array is the path that it has in ``arrays``."""
+    if isinstance(value, np.ndarray | np.generic):
+        arrays[path] = np.asarray(value)
+        return {"array": path, "scalar": isinstance(value, np.generic)}
+    if isinstance(value, Mapping):
+        return {"map": {k: _flatten(v, f"{path}/{k}", arrays) for k, v in value.items()}}
+    if isinstance(value, list | tuple):
+        items = [_flatten(item, f"{path}/{k}", arrays) for k, item in enumerate(value)]
+        return {"list": items, "tuple": isinstance(value, tuple)}
+    return value
+
+
+def _unflatten(stored: object, arrays: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401
+    """Return the value that :func:`_flatten` was given."""
+    if not isinstance(stored, dict):
+        return stored
+    if "array" in stored:
+        array = arrays[stored["array"]]
+        return array[()] if stored["scalar"] else array.copy()
+    if "map" in stored:
+        return {key: _unflatten(item, arrays) for key, item in stored["map"].items()}
+    items = [_unflatten(item, arrays) for item in cast("list[object]", stored["list"])]
+    return tuple(items) if stored["tuple"] else items

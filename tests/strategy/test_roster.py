@@ -1,0 +1,119 @@
+"""Laws of names, of rest, and of the draw."""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import pytest
+from flwr.app import Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy.strategy_utils import sample_nodes
+
+from fedwaggle.errors import NodesError
+from fedwaggle.strategy.roster import Attendance, Roster, RosterGrid, names_of, seeded_sampling
+
+
+def echo(msg, context):
+    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
+
+
+def drawn_from(grid, *, resting=(), enough=2, node_timeout=5.0):
+    roster = Roster(grid)
+    return roster, RosterGrid(
+        roster, resting=set(resting), enough=enough, node_timeout=node_timeout
+    )
+
+
+def test_partition_ids_are_asked_for_once_and_order_the_nodes_by_counting(make_grid):
+    """12 nodes whose ids fall while their partition ids rise: 0, 1, 2, ... 10, 11."""
+    grid = make_grid(echo, 12)
+    grid.contexts = dict(
+        zip(sorted(grid.contexts, reverse=True), grid.contexts.values(), strict=True)
+    )
+    roster, drawn = drawn_from(grid)
+    in_order = [roster.name(n) for n in drawn.get_node_ids()]
+    assert in_order == [str(n) for n in range(12)]
+    asked = grid._ids.__next__()
+    drawn.get_node_ids()
+    assert grid._ids.__next__() == asked + 1  # no message in between
+
+
+def test_names_of_the_engine_are_taken_without_asking(make_grid):
+    grid = make_grid(echo, 2, names=["site-b", "site-a"])
+    roster, drawn = drawn_from(grid)
+    assert [roster.name(n) for n in drawn.get_node_ids()] == ["site-a", "site-b"]
+    assert next(grid._ids) == 1
+
+
+def test_clients_that_do_not_say_are_warned_about_once(make_grid, caplog):
+    grid = make_grid(echo, 2)
+    grid.app._registered_funcs.pop("query.identity", None)
+    roster, drawn = drawn_from(grid)
+    with caplog.at_level(logging.WARNING, logger="flwr"):
+        names = {roster.name(n) for n in drawn.get_node_ids()}
+    assert names == {"node-100", "node-101"}
+    assert caplog.text.count("answer_identity(app)") == 1
+
+
+def test_no_client_can_take_anothers_name():
+    """A name that the engine vouches for, or that two claim, is given to no claimant."""
+    assert names_of({1: "a"}, {2: "a", 3: "b", 4: "b", 5: "c"}) == {
+        1: "a",
+        2: "node-2",
+        3: "node-3",
+        4: "node-4",
+        5: "c",
+    }
+
+
+def test_the_same_seed_draws_the_same_names_from_other_node_ids(make_grid):
+    """Flower's own sample_nodes, 5 of 10, over two sets of node ids."""
+
+    def draw(ids, seed):
+        grid = make_grid(echo, 10)
+        grid.contexts = dict(zip(ids, grid.contexts.values(), strict=True))
+        roster, drawn = drawn_from(grid)
+        with seeded_sampling(seed):
+            chosen, _ = sample_nodes(drawn, 2, 5)
+        return [roster.name(n) for n in chosen]
+
+    shuffled = [907, 3, 55, 12, 808, 44, 61, 999, 7, 100]
+    assert draw(range(100, 110), 1) == draw(shuffled, 1)
+    assert draw(range(100, 110), 1) != draw(range(100, 110), 2)
+
+
+def test_the_callers_random_numbers_are_not_disturbed():
+    random.seed(5)
+    expected = [random.random() for _ in range(3)]
+    random.seed(5)
+    got = [random.random()]
+    with seeded_sampling(1):
+        random.random()
+    got += [random.random(), random.random()]
+    assert got == expected
+
+
+def test_a_client_that_rests_is_left_out_unless_too_few_are_there(make_grid):
+    roster, drawn = drawn_from(make_grid(echo, 3), resting={"1"}, enough=2)
+    assert [roster.name(n) for n in drawn.get_node_ids()] == ["0", "2"]
+    assert drawn.left_out == ["1"]
+    roster, drawn = drawn_from(make_grid(echo, 3), resting={"1"}, enough=3)
+    assert [roster.name(n) for n in drawn.get_node_ids()] == ["0", "1", "2"]
+    assert drawn.left_out == []
+
+
+def test_waiting_for_nodes_ends_with_who_is_there_and_how_many_are_needed(make_grid):
+    """Flower's loop waits without end for 3 nodes where there are 2."""
+    _, drawn = drawn_from(make_grid(echo, 2), enough=3, node_timeout=0.5)
+    with pytest.raises(NodesError, match=r"expected 3 nodes, got 2 \(0, 1\) after 1 s"):
+        sample_nodes(drawn, 3, 3)
+
+
+def test_an_answer_clears_the_misses():
+    """Missed, answered, missed: with 2 misses in a row needed, nobody rests."""
+    state = Attendance()
+    for server_round, answered in ((1, []), (2, ["7"]), (3, [])):
+        silent = [] if answered else ["7"]
+        state = state.after(server_round, answered, silent, rest_after=2, rest_rounds=5)
+    assert state.resting(4) == set()
+    assert dict(state.misses) == {"7": 1}
