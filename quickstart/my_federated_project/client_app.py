@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fedwaggle.config import RunConfig, read_config
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedwaggle.config import RunConfig, read_config
 from fedwaggle.data import Examples, load_partition
 from fedwaggle.identity import answer_identity
 from fedwaggle.metadata import pack

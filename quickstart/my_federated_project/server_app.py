@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from fedwaggle.config import RunConfig, read_config
+from fedwaggle.schedules import schedule_of
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from fedwaggle.config import RunConfig, read_config
 from fedwaggle.data import Examples, fingerprint, load_split
 from fedwaggle.runs import Request, Run, open_run, outputs_root
 from fedwaggle.runs.requests import code_hash, installed_versions
-from fedwaggle.schedules import schedule_of
 from fedwaggle.seeds import derive_seed, seed_everything
 from fedwaggle.strategy import RoundRules
 from fedwaggle.trackers import open_trackers

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fedwaggle.schedules import step_decay
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -25,7 +25,6 @@ from fedwaggle.errors import ConfigError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Run
 from fedwaggle.runs.events import read_events
-from fedwaggle.schedules import step_decay
 from fedwaggle.strategy import Waggle
 
 
@@ -112,7 +111,7 @@ def test_the_mean_of_many_is_flowers_within_rounding(make_grid):
     stock = final(FedAdagrad(**options), reverse=False)
     ours = final(WaggleAdagrad(metadata=Facts, **options), reverse=False)
     backwards = final(WaggleAdagrad(metadata=Facts, **options), reverse=True)
-    np.testing.assert_allclose(ours["w"].numpy(), stock["w"].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(ours["w"].numpy(), stock["w"].numpy(), atol=1e-6)
     assert ours["w"].data == backwards["w"].data
 
 
@@ -206,7 +205,7 @@ def test_a_pickle_from_a_client_is_not_run(make_grid, tmp_path):
     import pickle
 
     def client(msg, context):
-        answer = reply(msg, record(1.0))
+        answer = reply(msg, record(1.0, 1.0))
         answer.content["metadata"] = ConfigRecord(
             {
                 "schema": "Facts",
@@ -218,7 +217,7 @@ def test_a_pickle_from_a_client_is_not_run(make_grid, tmp_path):
         return answer
 
     result = start(WaggleAvg(metadata=Facts, fraction_evaluate=0.0), make_grid(client, 2))
-    assert values(result.arrays) == [1.0]
+    assert values(result.arrays) == [1.0, 1.0]
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload()))  # the payload is live
     assert marker.exists()
@@ -231,13 +230,11 @@ def test_the_pickle_codec_needs_the_operators_word():
 
 def test_trusted_pickle_is_warned_about_at_the_start_and_read(make_grid, caplog):
     def client(msg, context):
-        answer = reply(msg, record(1.0))
+        answer = reply(msg, record(1.0, 1.0))
         answer.content["metadata"] = pack(Facts(2.0, converged=True), context, codec="pickle")
         return answer
 
-    strategy = WaggleAvg(
-        metadata=Facts, codec="pickle", trust_pickle=True, fraction_evaluate=0.0
-    )
+    strategy = WaggleAvg(metadata=Facts, codec="pickle", trust_pickle=True, fraction_evaluate=0.0)
     said = []
     strategy.on_train_metadata = lambda server_round, updates: said.extend(
         u.metadata for u in updates
@@ -284,7 +281,7 @@ def test_a_client_that_never_answers_is_missing_by_name(make_grid, tmp_path):
         strategy = WaggleAvg(metadata=Facts, run=run, fraction_evaluate=0.0)
         start(strategy, grid, timeout=0.2)
     assert events(run, "round-finished")[1].missing == ["site-b"]
-    assert [e.client for e in events(run, "client-updated")] == ["site-a", "site-c"]
+    assert {e.client for e in events(run, "client-updated")} == {"site-a", "site-c"}
 
 
 def test_a_client_that_fails_to_evaluate_does_not_end_the_run(make_grid, tmp_path):
@@ -315,7 +312,9 @@ def test_the_record_of_a_run_holds_every_round_and_every_client(make_grid, tmp_p
         strategy = WaggleAvg(
             metadata=Facts, run=run, learning_rate=lambda r: 0.1 / r, fraction_evaluate=0.0
         )
-        start(strategy, make_grid(add_partition, 2), rounds=2, evaluate_fn=accuracies(0.1, 0.2, 0.3))
+        start(
+            strategy, make_grid(add_partition, 2), rounds=2, evaluate_fn=accuracies(0.1, 0.2, 0.3)
+        )
     kinds = [e.event for e in read_events(run.path / "events.jsonl")]
     a_round = ["round-started", "client-updated", "client-updated"]
     assert kinds == [
@@ -330,7 +329,7 @@ def test_the_record_of_a_run_holds_every_round_and_every_client(make_grid, tmp_p
         "round-finished",
         "run-finished",
     ]
-    second = events(run, "client-updated")[-1]
+    second = max(events(run, "client-updated"), key=lambda e: (e.round, e.client))
     assert (second.round, second.client, second.num_examples) == (2, "1", 2)
     assert second.metadata == {"training_time": 1.5, "converged": False}
     assert [e.learning_rate for e in events(run, "round-finished")] == [None, 0.1, 0.05]
@@ -365,7 +364,12 @@ def test_the_end_of_each_round_tells_the_subclass_what_happened(make_grid, tmp_p
     class Listener(WaggleAvg):
         def on_round_end(self, summary):
             said.append(
-                (summary.server_round, summary.num_rounds, summary.is_best, len(summary.training.updates))
+                (
+                    summary.server_round,
+                    summary.num_rounds,
+                    summary.is_best,
+                    len(summary.training.updates),
+                )
             )
 
     with Run.create(tmp_path) as run:

@@ -30,8 +30,15 @@ from fedwaggle.runs import Run
 from fedwaggle.runs.snapshots import read_latest_snapshot
 from fedwaggle.schedules import Schedule
 from fedwaggle.seeds import derive_seed
-from fedwaggle.strategy.admission import Admitted, Limits, Template, admit, admit_evaluation
-from fedwaggle.strategy.collecting import Collector, collector_for
+from fedwaggle.strategy.admission import (
+    Admitted,
+    AdmittedEvaluation,
+    Limits,
+    admit,
+    admit_evaluation,
+)
+from fedwaggle.strategy.codes import Code
+from fedwaggle.strategy.collecting import Collector, aggregate_evaluations, collector_for
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
@@ -270,7 +277,13 @@ class Waggle(Strategy, Generic[M]):
         cohort = self._draw("train", server_round, state, roster, plan)
         names = sorted((roster.name(n) for n in _node_ids(cohort)), key=client_order)
         rate = config_value(cohort, "lr")
-        collector = collector_for(self, names, Template.of(state.arrays), self.rules.fold_buffer)
+        collector = collector_for(
+            self,
+            names,
+            state.arrays,
+            trainable=self.trainable,
+            fold_buffer=self.rules.fold_buffer,
+        )
         updates: list[ClientUpdate[M | None]] = []
         quarantined: list[Quarantined] = []
         with collector:
@@ -360,6 +373,7 @@ class Waggle(Strategy, Generic[M]):
         """Let the subclass read the metadata, and Flower's strategy take its step."""
         if len(updates) < max(1, self._nodes("min_train_nodes")):
             return None, {}
+        logger.info("aggregate_train: %d updates admitted", len(updates))
         read = [update for update in updates if update.metadata is not None]
         said = self.on_train_metadata(server_round, cast("list[ClientUpdate[M]]", read))
         arrays, metrics = collector.step(server_round)
@@ -397,7 +411,7 @@ class Waggle(Strategy, Generic[M]):
     ) -> Evaluation:
         """Let a cohort evaluate the model: draw, send, admit, aggregate."""
         cohort = self._draw("evaluate", server_round, state, roster, plan)
-        usable: list[tuple[str, Message]] = []
+        admitted: list[AdmittedEvaluation] = []
         quarantined: list[Quarantined] = []
         for client, arrival in self._ask(roster, cohort, plan):
             reply = admit_evaluation(arrival, client=client, limits=self._limits)
@@ -405,11 +419,9 @@ class Waggle(Strategy, Generic[M]):
                 self.journal.quarantined(server_round, reply, "evaluate")
                 quarantined.append(reply)
             else:
-                usable.append((client, reply))
-        usable.sort(key=lambda pair: client_order(pair[0]))
-        replies = [message for _, message in usable]
-        metrics = self.aggregate_evaluate(server_round, replies) if replies else None
-        return Evaluation(quarantined=quarantined, metrics=dict(metrics or {}))
+                admitted.append(reply)
+        metrics = aggregate_evaluations(self, server_round, admitted)
+        return Evaluation(quarantined=quarantined, metrics=metrics)
 
     def _finish_round(
         self,
@@ -489,7 +501,7 @@ class _Clock:
         return time.monotonic() - self._began
 
 
-_ABSENT = {"client-crashed", "client-unavailable"}
+_ABSENT = {Code.CLIENT_CRASHED, Code.CLIENT_UNAVAILABLE}
 
 
 def _no_evaluation(server_round: int, arrays: ArrayRecord) -> None:

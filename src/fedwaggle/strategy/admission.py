@@ -1,0 +1,361 @@
+"""From a reply to an update: everything that a client sent, checked against the model.
+
+A reply is admitted, with its arrays as views of what came, or it is quarantined with a reason
+code. The checks are those that Flower leaves out: one NaN, one wrong shape or a count of 10^12
+would otherwise end the run or become the model. Nothing that a client can send raises.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Container, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
+from fedwaggle.metadata import unpack
+from fedwaggle.refusals import shown
+from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
+from fedwaggle.strategy.codes import Code, Refused
+from fedwaggle.strategy.exchange import Arrival
+from fedwaggle.strategy.messages import bytes_of
+from fedwaggle.strategy.npy import Arrays, Template, decode
+from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
+from fedwaggle.text import printable
+
+__all__ = [
+    "Admitted",
+    "AdmittedEvaluation",
+    "Code",
+    "Limits",
+    "Template",
+    "admit",
+    "admit_evaluation",
+    "without_arrays",
+]
+
+M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
+
+_CHUNK_ELEMENTS = 1 << 18
+_SHOWN = 120  # characters of a client's own words, in most reasons
+_ERRORS = {  # Flower's error codes: flwr.common.constant.ErrorCode
+    1: Code.CLIENT_NOT_STARTED,  # LOAD_CLIENT_APP_EXCEPTION
+    2: Code.CLIENT_RAISED,  # CLIENT_APP_RAISED_EXCEPTION
+    3: Code.MESSAGE_LOST,  # MESSAGE_UNAVAILABLE
+    4: Code.MESSAGE_LOST,  # REPLY_MESSAGE_UNAVAILABLE
+    5: Code.CLIENT_UNAVAILABLE,  # NODE_UNAVAILABLE
+    6: Code.CLIENT_RAISED,  # MOD_FAILED_PRECONDITION
+    7: Code.CLIENT_NOT_STARTED,  # INVALID_FAB
+    8: Code.CLIENT_CRASHED,  # CLIENT_APP_CRASHED
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run allows its clients.
+
+    Attributes
+    ----------
+    max_num_examples : int
+        The largest weight of one client in the mean.
+    weighted_by_key : str
+        Key of the weight in the MetricRecord.
+    on_bad_metadata : {"keep-weights", "drop-reply"}
+        What happens to an update whose metadata is refused.
+    """
+
+    max_num_examples: int
+    weighted_by_key: str = "num-examples"
+    on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
+
+
+@dataclass(frozen=True)
+class Admitted(Generic[M_co]):
+    """A reply to a training message that can be used.
+
+    Attributes
+    ----------
+    update : ClientUpdate[M | None]
+        What the client said.
+    arrays : dict[str, ndarray]
+        Its arrays, in the shapes and dtypes of the model; views of the message's data.
+    message : Message
+        The reply itself.
+    """
+
+    update: ClientUpdate[M_co | None]
+    arrays: Arrays
+    message: Message
+
+
+@dataclass(frozen=True)
+class AdmittedEvaluation:
+    """A reply to an evaluation message that can be used.
+
+    Attributes
+    ----------
+    client : str
+        The client's name.
+    node_id : int
+        The Flower node behind it.
+    metrics : Mapping[str, float | int | list]
+        The reply's MetricRecord.
+    num_examples : int
+        Its weight in the mean.
+    seconds : float
+        From the push of the message to this reply, on the server's clock.
+    message : Message
+        The reply itself.
+    """
+
+    client: str
+    node_id: int
+    metrics: Mapping[str, Any]
+    num_examples: int
+    seconds: float
+    message: Message
+
+
+def admit(
+    arrival: Arrival,
+    *,
+    client: str,
+    server_round: int,
+    template: Template,
+    limits: Limits,
+    contract: Contract[M] | None,
+    answered: Container[int] = (),
+) -> Admitted[M] | Quarantined:
+    """Check one reply to a training message.
+
+    Parameters
+    ----------
+    arrival : Arrival
+        The reply and how long it took.
+    client : str
+        The name of the client.
+    server_round : int
+        The round that it belongs to.
+    template : Template
+        Keys, shapes and dtypes of the global model.
+    limits : Limits
+        What the run allows.
+    contract : Contract | None
+        What the metadata must be; None where none is expected.
+    answered : Container[int] (default: none)
+        Nodes that have answered before in this round: a second reply is not used.
+
+    Returns
+    -------
+    Admitted | Quarantined
+        The one or the other, whatever the client sent.
+
+    Raises
+    ------
+    ConfigError
+        If the contract cannot work. No reply can cause this.
+    """
+    try:
+        content = _content(arrival, answered)
+        metrics, num_examples = _metrics(content, limits)
+        arrays = _arrays(content, template)
+        read = _metadata(content, contract, limits)
+        num_bytes = bytes_of(content)
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001  # see _quarantined
+        return _quarantined(arrival, client, error)
+    update = ClientUpdate(
+        client=client,
+        node_id=arrival.node_id,
+        server_round=server_round,
+        metadata=read[0],
+        metadata_error=read[1],
+        metrics=metrics,
+        num_examples=num_examples,
+        seconds=arrival.seconds,
+        bytes=num_bytes,
+    )
+    return Admitted(update, arrays, arrival.message)
+
+
+def admit_evaluation(
+    arrival: Arrival, *, client: str, limits: Limits, answered: Container[int] = ()
+) -> AdmittedEvaluation | Quarantined:
+    """Check one reply to an evaluation message, of which only the MetricRecord is read.
+
+    Parameters
+    ----------
+    arrival : Arrival
+        The reply and how long it took.
+    client : str
+        The name of the client.
+    limits : Limits
+        What the run allows.
+    answered : Container[int] (default: none)
+        Nodes that have answered before in this round: a second reply is not used.
+
+    Returns
+    -------
+    AdmittedEvaluation | Quarantined
+        The one or the other, whatever the client sent.
+    """
+    try:
+        metrics, num_examples = _metrics(_content(arrival, answered), limits)
+    except Exception as error:  # noqa: BLE001  # see _quarantined
+        return _quarantined(arrival, client, error)
+    return AdmittedEvaluation(
+        client, arrival.node_id, metrics, num_examples, arrival.seconds, arrival.message
+    )
+
+
+def without_arrays(message: Message) -> Message:
+    """Return a reply without its ArrayRecords, which are nearly all of its memory."""
+    light = copy(message)  # shallow: the reply itself keeps its content
+    records = message.content.items()
+    light.content = RecordDict({k: v for k, v in records if not isinstance(v, ArrayRecord)})
+    return light
+
+
+def _quarantined(arrival: Arrival, client: str, error: Exception) -> Quarantined:
+    """Turn whatever reading a reply raised into a value: the one boundary where that happens.
+
+    A refusal knows its code. Anything else is a stranger's bytes meeting NumPy, pydantic and
+    Flower: there is no list of what these may raise, MemoryError and RecursionError included.
+    """
+    if isinstance(error, Refused):
+        code, reason = error.code, error.reason
+    else:
+        code, reason = Code.UNDECODABLE, printable(f"{type(error).__name__}: {error}", _SHOWN)
+    return Quarantined(client, arrival.node_id, code, reason, arrival.seconds)
+
+
+def _content(arrival: Arrival, answered: Container[int]) -> RecordDict:
+    """Return the content of a reply, if it is the first of its client and no error."""
+    if arrival.node_id in answered:
+        raise Refused(Code.DUPLICATE, "expected one reply a round, got another")
+    message = arrival.message
+    if not message.has_error():
+        return message.content
+    code = _ERRORS.get(message.error.code, Code.CLIENT_ERROR)
+    # An error that the SuperLink answers in a node's place has the SuperLink as its source.
+    speaker = "the client" if message.metadata.src_node_id == arrival.node_id else "Flower"
+    words = printable(str(message.error.reason or "nothing"))
+    raise Refused(code, f"{speaker} says: {words}")
+
+
+def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], int]:
+    """Return the metrics and the weight of a reply."""
+    records = content.metric_records
+    if len(records) != 1:
+        code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
+        raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
+    metrics = dict(next(iter(records.values())))
+    for key, value in metrics.items():
+        if key != limits.weighted_by_key and not _is_finite(value):
+            name = printable(key, 80)
+            raise Refused(Code.BAD_METRIC, f"metric {name!r}: expected finite, got {shown(value)}")
+    return metrics, _weight(metrics, limits)
+
+
+def _weight(metrics: Mapping[str, Any], limits: Limits) -> int:
+    key = limits.weighted_by_key
+    weight = metrics.get(key)
+    if type(weight) is not int or weight <= 0:  # not isinstance: True is an int, too
+        got = shown(weight) if key in metrics else "nothing"
+        raise Refused(Code.BAD_WEIGHT, f"metric {key!r}: expected an int above 0, got {got}")
+    if weight > limits.max_num_examples:
+        raise Refused(
+            Code.EXCESSIVE_WEIGHT,
+            f"metric {key!r}: expected at most max-num-examples = {limits.max_num_examples}, "
+            f"got {shown(weight)}",
+        )
+    return weight
+
+
+def _is_finite(value: float | list[int] | list[float]) -> bool:
+    numbers: Sequence[float] = value if isinstance(value, list) else [value]
+    # An int may have more digits than a float can say: a comparison is exact and never raises.
+    return all(abs(number) <= sys.float_info.max for number in numbers)
+
+
+def _arrays(content: RecordDict, template: Template) -> Arrays:
+    """Return the arrays of a reply, if they are the model's and finite."""
+    records = content.array_records
+    if len(records) != 1:
+        code = Code.TWO_ARRAY_RECORDS if len(records) else Code.NO_ARRAYS
+        raise Refused(code, f"expected exactly one ArrayRecord, got {len(records)}")
+    record: ArrayRecord = next(iter(records.values()))
+    _check_keys(list(record), list(template.specs))
+    arrays = {key: decode(record[key], key, spec) for key, spec in template.specs.items()}
+    bad = _first_non_finite(arrays)
+    if bad is not None:
+        raise Refused(Code.NOT_FINITE, f"{bad!r}: expected finite numbers, got NaN or an infinity")
+    return arrays
+
+
+def _check_keys(came: Sequence[str], expected: Sequence[str]) -> None:
+    missing, unknown = set(expected) - set(came), set(came) - set(expected)
+    if missing:
+        raise Refused(Code.MISSING_KEY, f"expected {_named(missing)}, which the model has")
+    if unknown:
+        raise Refused(Code.UNKNOWN_KEY, f"got {_named(unknown)}, which the model does not have")
+
+
+def _named(keys: set[str]) -> str:
+    """Return the first keys in words, and how many more there are."""
+    first = sorted(keys)[:3]
+    named = ", ".join(repr(printable(key, 60)) for key in first)
+    return f"{named} and {len(keys) - len(first)} more" if len(keys) > len(first) else named
+
+
+def _first_non_finite(arrays: Arrays) -> str | None:
+    """Return the key of the first array, in the model's order, with NaN or an infinity."""
+    flat = {key: array.reshape(-1) for key, array in arrays.items() if array.dtype.kind == "f"}
+    chunks = chunks_of(((key, array.size) for key, array in flat.items()), _CHUNK_ELEMENTS)
+
+    def bad_keys(chunks: Sequence[Chunk]) -> set[str]:
+        with np.errstate(invalid="ignore"):
+            return {key for key, start, stop in chunks if not _all_finite(flat[key][start:stop])}
+
+    bad = set().union(*on_threads(bad_keys, chunks))
+    return next((key for key in arrays if key in bad), None)
+
+
+def _all_finite(values: NDArray[Any]) -> bool:
+    # NaN is passed on by both, and neither needs room for a mask: half the time of `isfinite`.
+    return bool(np.isfinite(values.max()) and np.isfinite(values.min()))
+
+
+def _metadata(
+    content: RecordDict, contract: Contract[M] | None, limits: Limits
+) -> tuple[M | None, MetadataError | None]:
+    """Return the metadata, or why it was refused; raise if that costs a client its weights."""
+    if contract is None:
+        return None, None
+    try:
+        return _unpacked(content, contract), None
+    except MetadataError as error:
+        if limits.on_bad_metadata == "drop-reply":
+            raise Refused(Code.BAD_METADATA, str(error)) from None
+        return None, error
+
+
+def _unpacked(content: RecordDict, contract: Contract[M]) -> M:
+    record = content.get("metadata")
+    if not isinstance(record, ConfigRecord):
+        message = "expected a ConfigRecord under 'metadata', got none; send pack(metadata) there"
+        raise MetadataError(MetadataCode.MALFORMED, message)
+    return unpack(
+        record,
+        contract.schema,
+        codec=contract.codec,
+        trust_pickle=contract.trust_pickle,
+        max_bytes=contract.max_bytes,
+    )

@@ -1,0 +1,202 @@
+"""From the mean of a round to Flower's step, and back to a model in the model's own dtypes.
+
+Many of Flower's strategies use the replies for one thing only: their weighted mean. For these
+the replies are folded while they arrive (:class:`Fold`), and Flower gets a single reply that
+holds the mean. It takes its step from there, by its own code, and cannot tell the difference.
+All other strategies (a median, a trimmed mean, Krum, a user's own) get every reply.
+
+::
+
+    if takes_mean(strategy):
+        stepped = stepped_keys(strategy, template)
+        reply = mean_message(mean, like, current=arrays, stepped=stepped, metrics=metrics)
+        new, _ = strategy.aggregate_train(server_round, [reply])
+        new = restore(new, template, mean=mean, stepped=stepped)
+
+What a server optimizer steps
+-----------------------------
+FedAdagrad, FedAdam, FedYogi and FedAvgM treat every array as a parameter, the step counters and
+the running statistics of BatchNorm too, and turn counters into floats. Here such arrays are not
+stepped: the new value is the clients' mean, rounded where it counts. Flower is handed the
+current value in their place, so that to its optimizer they have not moved: no integer and no
+huge variance ever gets into its moments. Its keys stay those that it compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from copy import copy
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideFixedClipping,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    Strategy,
+)
+from flwr.serverapp.strategy.fedopt import FedOpt
+
+from fedwaggle.strategy.fold import Fold, Mean, to_dtype
+from fedwaggle.strategy.metrics import average_metrics
+from fedwaggle.strategy.npy import Template, encode
+
+__all__ = [
+    "Fold",
+    "Mean",
+    "Template",
+    "average_metrics",
+    "mean_message",
+    "restore",
+    "stepped_keys",
+    "takes_mean",
+]
+
+_OF_THE_MEAN = {
+    cls.aggregate_train for cls in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
+}  # FedProx and FedOpt inherit FedAvg's
+_WRAPPER = DifferentialPrivacyClientSideFixedClipping
+
+
+def takes_mean(strategy: Strategy, *, behind: type[Strategy] | None = None) -> bool:
+    """Return whether a strategy uses the replies to training only for their weighted mean.
+
+    It does if every ``aggregate_train`` among its classes is one of Flower's that are known to:
+    FedAvg, FedProx, FedAvgM, FedAdagrad, FedAdam, FedYogi, and client-side fixed clipping over
+    one of these. A user's own override may read every reply, so it gets every reply. So do
+    differential privacy with an accountant, which counts replies, and the other wrappers.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+    behind : type[Strategy] | None (default: None)
+        A class whose own ``aggregate_train`` only passes on, and so does not count.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedMedian, FedProx
+    >>> takes_mean(FedProx()), takes_mean(FedMedian())
+    (True, False)
+    """
+    if isinstance(strategy, _WRAPPER):
+        own = set(_aggregates(strategy, behind)) == {_WRAPPER.aggregate_train}
+        return own and strategy.accountant is None and takes_mean(strategy.strategy)
+    return set(_aggregates(strategy, behind)) <= _OF_THE_MEAN
+
+
+def _aggregates(strategy: Strategy, behind: type[Strategy] | None) -> Iterator[object]:
+    """Yield each ``aggregate_train`` that a call could reach, the instance's own included."""
+    for owner in (strategy, *type(strategy).__mro__):
+        if owner not in (behind, Strategy) and "aggregate_train" in vars(owner):
+            yield vars(owner)["aggregate_train"]
+
+
+def stepped_keys(strategy: Strategy, template: Template) -> frozenset[str]:
+    """Return the keys of the arrays that a strategy's step is allowed to change.
+
+    With a server optimizer (FedAdagrad, FedAdam, FedYogi, FedAvgM) these are the trainable ones.
+    Any other strategy has its way with all of them: the noise of differential privacy, for
+    one, belongs on the statistics of BatchNorm, too.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+    template : Template
+        The model.
+    """
+    if isinstance(strategy, FedOpt | FedAvgM):
+        return template.trainable
+    return frozenset(template.specs)
+
+
+def mean_message(
+    mean: Mean,
+    like: Message,
+    *,
+    current: ArrayRecord,
+    stepped: Collection[str],
+    metrics: Mapping[str, Any] | None = None,
+    weighted_by_key: str = "num-examples",
+) -> Message:
+    """Return one reply that stands for all replies of a round.
+
+    Parameters
+    ----------
+    mean : Mean
+        The weighted mean of the round's updates.
+    like : Message
+        Any admitted reply: its metadata and the names of its records are taken over.
+    current : ArrayRecord
+        The global model that the clients were sent.
+    stepped : Collection[str]
+        Keys of the arrays that the strategy may change; the others stay at ``current``.
+    metrics : Mapping[str, float | int | list] | None (default: None)
+        The clients' metrics, averaged.
+    weighted_by_key : str (default: "num-examples")
+        Under this key the reply has the weight of the mean.
+
+    Returns
+    -------
+    Message
+        With one ArrayRecord, in the order of the model's keys, and one MetricRecord.
+    """
+    arrays = ArrayRecord()
+    for key, array in mean.arrays.items():
+        arrays[key] = encode(array) if key in stepped else current[key]
+    arrays_name = next(iter(like.content.array_records), "arrays")
+    metrics_name = next(iter(like.content.metric_records), "metrics")
+    numbers = MetricRecord({**(metrics or {}), weighted_by_key: mean.weight})
+    message = copy(like)  # shallow: the reply that it is like keeps its own content
+    message.content = RecordDict({arrays_name: arrays, metrics_name: numbers})
+    return message
+
+
+def restore(
+    aggregated: ArrayRecord,
+    template: Template,
+    *,
+    mean: Mean | None = None,
+    stepped: Collection[str] | None = None,
+) -> ArrayRecord:
+    """Return what a strategy made of a round as a model in the model's own dtypes.
+
+    Parameters
+    ----------
+    aggregated : ArrayRecord
+        What ``aggregate_train`` returned; it stays as it is.
+    template : Template
+        The model.
+    mean : Mean | None (default: None)
+        The mean of the round's updates, for the arrays that are not stepped. Without one, all
+        arrays are what the strategy made of them.
+    stepped : Collection[str] | None (default: None)
+        Keys of the arrays that the strategy was allowed to change; None is all.
+
+    Returns
+    -------
+    ArrayRecord
+        Whole numbers are rounded half to even. Keys that the model does not have are kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flwr.app import Array
+    >>> model = Template.of(ArrayRecord({"steps": Array(np.array(7))}))
+    >>> restore(ArrayRecord({"steps": Array(np.array(8.5))}), model)["steps"].numpy()
+    array(8)
+    """
+    restored = ArrayRecord()
+    for key, array in aggregated.items():
+        spec = template.specs.get(key)
+        if mean is not None and stepped is not None and key in mean.arrays and key not in stepped:
+            restored[key] = encode(mean.arrays[key])
+        elif spec is None or array.dtype == str(spec.dtype):
+            restored[key] = array
+        else:
+            restored[key] = encode(to_dtype(array.numpy(), spec.dtype))
+    return restored

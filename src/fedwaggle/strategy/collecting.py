@@ -1,0 +1,291 @@
+"""What a round does with admitted updates until Flower's strategy takes its step.
+
+A strategy whose step needs only the weighted mean gets one reply that holds it, folded while
+the replies arrived. Any other gets every admitted reply, in the order of the clients' names.
+Either way Flower sees replies that cannot trip it: the same record names and the same metric
+keys in each of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+
+from fedwaggle.identity import client_order
+from fedwaggle.strategy.admission import Admitted, AdmittedEvaluation
+from fedwaggle.strategy.aggregation import (
+    Fold,
+    average_metrics,
+    mean_message,
+    restore,
+    stepped_keys,
+    takes_mean,
+)
+from fedwaggle.strategy.npy import Template
+
+__all__ = ["Collector", "aggregate_evaluations", "collector_for"]
+
+Step = tuple[ArrayRecord | None, Mapping[str, Any] | None]
+MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
+
+
+class Collector(Protocol):
+    """Takes a round's updates as they are admitted."""
+
+    template: Template
+
+    def add(self, admitted: Admitted[Any]) -> None:
+        """Take an update."""
+
+    def skip(self, client: str) -> None:
+        """Note that a client's update will not come."""
+
+    def step(self, server_round: int) -> Step:
+        """Let the strategy make a new model of what was taken."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def collector_for(
+    strategy: Strategy,
+    names: Sequence[str],
+    arrays: ArrayRecord,
+    *,
+    trainable: frozenset[str] | None,
+    fold_buffer: int,
+) -> Collector:
+    """Return the collector that a strategy needs.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+    names : Sequence[str]
+        The cohort, in the order of summation.
+    arrays : ArrayRecord
+        The global model that the cohort was sent.
+    trainable : frozenset[str] | None
+        Names of the arrays that a server optimizer may step; None is all but BatchNorm's buffers.
+    fold_buffer : int
+        Bytes of early replies that may wait in memory.
+    """
+    if takes_mean(strategy):
+        return _Folding(strategy, names, arrays, trainable, fold_buffer)
+    return _Keeping(strategy, arrays)
+
+
+class _Folding:
+    """Folds the updates into their mean: memory follows the model, not the cohort."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        names: Sequence[str],
+        arrays: ArrayRecord,
+        trainable: frozenset[str] | None,
+        fold_buffer: int,
+    ) -> None:
+        self.template = Template.of(arrays)
+        self._strategy = strategy
+        self._current = arrays
+        self._stepped = stepped_keys(strategy, self.template)
+        if trainable is not None:
+            self._stepped &= trainable
+        self._fold = Fold(names, self.template, buffer_bytes=fold_buffer)
+        self._contents: dict[str, RecordDict] = {}  # without arrays
+        self._like: Message | None = None
+
+    def add(self, admitted: Admitted[Any]) -> None:
+        update = admitted.update
+        self._fold.add(update.client, admitted.arrays, update.num_examples)
+        self._contents[update.client] = _without_arrays(admitted.message.content)
+        if self._like is None:
+            self._like = _hollow(admitted.message)
+
+    def skip(self, client: str) -> None:
+        self._fold.skip(client)
+
+    def step(self, server_round: int) -> Step:
+        mean = self._fold.finish()
+        if mean is None or self._like is None:
+            return None, None
+        reply = mean_message(
+            mean,
+            self._like,
+            current=self._current,
+            stepped=self._stepped,
+            weighted_by_key=_weight_key(self._strategy),
+        )
+        contents = _by_client(self._contents)
+        with (
+            _metrics_of(self._strategy, "train_metrics_aggr_fn", contents),
+            _without_flowers_count(),
+        ):
+            arrays, metrics = self._strategy.aggregate_train(server_round, [reply])
+        if arrays is None:
+            return None, metrics
+        return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._fold.close()
+
+
+class _Keeping:
+    """Keeps every update, for strategies that compare them with each other."""
+
+    def __init__(self, strategy: Strategy, arrays: ArrayRecord) -> None:
+        self.template = Template.of(arrays)
+        self._strategy = strategy
+        self._admitted: dict[str, Admitted[Any]] = {}
+
+    def add(self, admitted: Admitted[Any]) -> None:
+        self._admitted[admitted.update.client] = admitted
+
+    def skip(self, client: str) -> None:
+        """Nothing waits for anybody here."""
+
+    def step(self, server_round: int) -> Step:
+        admitted = _by_client(self._admitted)
+        if not admitted:
+            return None, None
+        replies = _alike([_readable(one) for one in admitted])
+        contents = [one.message.content for one in admitted]
+        with _metrics_of(self._strategy, "train_metrics_aggr_fn", contents):
+            arrays, metrics = self._strategy.aggregate_train(server_round, replies)
+        return (None if arrays is None else restore(arrays, self.template)), metrics
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._admitted.clear()
+
+
+def aggregate_evaluations(
+    strategy: Strategy, server_round: int, evaluations: Sequence[AdmittedEvaluation]
+) -> dict[str, Any]:
+    """Let a strategy aggregate the clients' evaluations, in the order of their names."""
+    if not evaluations:
+        return {}
+    in_order = sorted(evaluations, key=lambda one: client_order(one.client))
+    contents = [one.message.content for one in in_order]
+    with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
+        metrics = strategy.aggregate_evaluate(server_round, _alike([e.message for e in in_order]))
+    return dict(metrics or {})
+
+
+@contextmanager
+def _metrics_of(
+    strategy: Strategy, attribute: str, contents: Sequence[RecordDict]
+) -> Iterator[None]:
+    """Let the strategy average the metrics of all clients, whatever replies it is given.
+
+    Flower's own average wants the same keys from every client; ours takes the keys that there
+    are. A function that the user has set is called with everything that the clients sent.
+    """
+    owner = strategy if hasattr(strategy, attribute) else getattr(strategy, "strategy", None)
+    chosen: MetricsFn | None = getattr(owner, attribute, None)
+    if chosen is None:
+        yield
+        return
+    average = _average if chosen is aggregate_metricrecords else chosen
+    setattr(owner, attribute, lambda _, key: average(list(contents), key))
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, chosen)
+
+
+@contextmanager
+def _without_flowers_count() -> Iterator[None]:
+    """Keep Flower from logging that it received one result: it is the mean of all."""
+
+    def is_no_count(record: logging.LogRecord) -> bool:
+        return "Received %s results" not in str(record.msg)
+
+    flower = logging.getLogger("flwr")
+    flower.addFilter(is_no_count)
+    try:
+        yield
+    finally:
+        flower.removeFilter(is_no_count)
+
+
+def _average(contents: list[RecordDict], key: str) -> MetricRecord:
+    sent = [next(iter(content.metric_records.values())) for content in contents]
+    return average_metrics([(dict(m), float(m[key])) for m in sent], weighted_by_key=key)  # type: ignore[arg-type]
+
+
+def _alike(messages: Sequence[Message]) -> list[Message]:
+    """Return replies with the same record names, and the metrics that all of them have."""
+    sent = [next(iter(m.content.metric_records.values())) for m in messages]
+    common = [key for key in sent[0] if all(key in metrics for metrics in sent)]
+    alike = []
+    for message, metrics in zip(messages, sent, strict=True):
+        records: dict[str, Any] = dict(message.content.config_records.items())
+        for arrays in message.content.array_records.values():
+            records["arrays"] = arrays
+        records["metrics"] = MetricRecord({key: metrics[key] for key in common})
+        reply = copy(message)
+        reply.content = RecordDict(records)
+        alike.append(reply)
+    return alike
+
+
+def _readable(admitted: Admitted[Any]) -> Message:
+    """Return a reply without its metadata if that was refused: nobody shall decode it now."""
+    if admitted.update.metadata_error is None:
+        return admitted.message
+    records = dict(admitted.message.content.items())
+    records.pop("metadata", None)
+    reply = copy(admitted.message)
+    reply.content = RecordDict(records)
+    return reply
+
+
+def _without_arrays(content: RecordDict) -> RecordDict:
+    return RecordDict({k: r for k, r in content.items() if not isinstance(r, ArrayRecord)})
+
+
+def _hollow(message: Message) -> Message:
+    """Return a message with the names of its records, and nothing in them that takes room."""
+    hollow = copy(message)
+    arrays = {name: ArrayRecord() for name in message.content.array_records}
+    metrics = dict(message.content.metric_records.items())
+    hollow.content = RecordDict({**arrays, **metrics})
+    return hollow
+
+
+def _by_client(values: Mapping[str, Any]) -> list[Any]:
+    return [values[client] for client in sorted(values, key=client_order)]
+
+
+def _weight_key(strategy: Strategy) -> str:
+    return str(getattr(strategy, "weighted_by_key", "num-examples"))

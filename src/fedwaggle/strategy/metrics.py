@@ -1,0 +1,67 @@
+"""The clients' metrics as one record, whoever sent which.
+
+Flower wants the same keys from every client, and ends the run where they differ. Here each
+metric is the weighted mean over those who sent it: sum_k(n_k * m_k) / sum_k(n_k).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.app import MetricRecord
+
+__all__ = ["average_metrics"]
+
+Metrics = Mapping[str, Any]
+
+
+def average_metrics(
+    contents: Sequence[tuple[Metrics, float]], *, weighted_by_key: str = "num-examples"
+) -> MetricRecord:
+    """Average metrics over the clients that sent them.
+
+    Parameters
+    ----------
+    contents : Sequence[tuple[MetricRecord, float]]
+        Each client's metrics, finite, and its weight, above 0.
+    weighted_by_key : str (default: "num-examples")
+        Key of the weight in the metrics; it is left out, as Flower does.
+
+    Returns
+    -------
+    MetricRecord
+        Keys in the order in which they are first seen. Lists are averaged by position. A
+        metric is left out where some sent a list and others a number, or a list of another
+        length. The result does not depend on the order of the clients, but for the keys' own.
+
+    Examples
+    --------
+    >>> average_metrics([({"loss": 1.0, "f1": 0.5}, 1), ({"loss": 5.0}, 3)])
+    {'loss': 4.0, 'f1': 0.5}
+    """
+    keys = dict.fromkeys(key for metrics, _ in contents for key in metrics)
+    keys.pop(weighted_by_key, None)
+    averaged = MetricRecord()
+    for key in keys:
+        sent = [(metrics[key], weight) for metrics, weight in contents if key in metrics]
+        lengths = {len(value) if isinstance(value, list) else None for value, _ in sent}
+        if len(lengths) > 1:
+            continue
+        if lengths == {None}:
+            averaged[key] = _mean(sent)
+        else:
+            columns = zip(*(value for value, _ in sent), strict=True)
+            weights = [weight for _, weight in sent]
+            averaged[key] = [_mean(list(zip(c, weights, strict=True))) for c in columns]
+    return averaged
+
+
+def _mean(values: Sequence[tuple[float, float]]) -> float:
+    """Return the weighted mean, which lies between the least value and the largest."""
+    total = math.fsum(weight for _, weight in values)
+    # `fsum` rounds once, whatever the order. Halves keep the largest floats from overflowing.
+    halves = math.fsum(weight / total * (value / 2) for value, weight in values)
+    numbers = [value for value, _ in values]
+    return float(min(max(2 * halves, min(numbers)), max(numbers)))

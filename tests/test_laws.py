@@ -1,0 +1,173 @@
+"""The laws of a run: the same seed gives the same model, on every engine, and after every crash.
+
+The quickstart is run as its users run it, in processes of its own, and killed with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import running
+from fedwaggle.runs.checkpoints import model_sha256
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that nothing disturbed, on the local engine with 2 workers."""
+    return running.run(tmp_path_factory.mktemp("undisturbed"), "--workers", "2")
+
+
+def facts(run_folder: Path) -> dict[str, object]:
+    """Return what a run came to: everything but times, node ids and measured durations."""
+    rounds = running.of_kind(running.story(run_folder), "round-finished")
+    started = running.of_kind(running.story(run_folder), "round-started")
+    return {
+        "sha256": running.final_hash(run_folder),
+        "cohorts": [sorted(event.clients) for event in started],
+        "rates": [event.learning_rate for event in rounds],
+        "metrics": [event.metrics for event in rounds],
+        "evaluate": [event.evaluate_metrics for event in rounds],
+        "losses": [event.train_metrics.get("train_loss") for event in rounds],
+        "best": json.loads((run_folder / "best.json").read_text()),
+        "best.pth": hash_of(run_folder / "best.pth"),
+        "final.pth": hash_of(run_folder / "final.pth"),
+    }
+
+
+def hash_of(path: Path) -> str:
+    state = torch.load(path, weights_only=True)
+    return model_sha256({name: tensor.numpy() for name, tensor in state.items()})
+
+
+def test_a_repeat_is_the_same_run(undisturbed: Path, tmp_path: Path) -> None:
+    assert facts(running.run(tmp_path, "--workers", "2")) == facts(undisturbed)
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_the_number_of_workers_changes_nothing(
+    undisturbed: Path, tmp_path: Path, workers: str
+) -> None:
+    assert facts(running.run(tmp_path, "--workers", workers)) == facts(undisturbed)
+
+
+def test_flowers_own_simulation_gives_the_same_run(undisturbed: Path, tmp_path: Path) -> None:
+    assert facts(running.run(tmp_path, "--engine", "flower")) == facts(undisturbed)
+
+
+def test_another_seed_is_another_run(undisturbed: Path, tmp_path: Path) -> None:
+    other = running.run(tmp_path, settings={**running.SMALL, "seed": 1})
+    assert running.final_hash(other) != running.final_hash(undisturbed)
+
+
+# -- Crashes
+
+
+def events_written(count: int) -> Callable[[Path], bool]:
+    """Return a question: does the run's record have this many lines?"""
+
+    def reached(outputs: Path) -> bool:
+        files = list(outputs.glob("*/events.jsonl"))
+        return bool(files) and files[0].read_bytes().count(b"\n") >= count
+
+    return reached
+
+
+def temp_file(pattern: str) -> Callable[[Path], bool]:
+    """Return a question: is such a temp file there, so that it is being written?"""
+    return lambda outputs: any(outputs.glob(pattern))
+
+
+def kill_when(outputs: Path, condition: Callable[[Path], bool], *options: str) -> bool:
+    """Start a run and kill it with SIGKILL once the condition holds; return whether it did.
+
+    The process is stopped first, so that the condition is known to hold when it is killed.
+    """
+    with running.running(outputs, *options) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if condition(outputs):
+                os.kill(process.pid, signal.SIGSTOP)
+                if condition(outputs):
+                    os.kill(process.pid, signal.SIGKILL)
+                    process.wait()
+                    return True
+                os.kill(process.pid, signal.SIGCONT)
+        return False
+
+
+def resumed(outputs: Path) -> Path:
+    """Go on with the latest run, to its end."""
+    return running.run(outputs, "--resume", "latest")
+
+
+@pytest.mark.parametrize("lines", [5, 9, 14])
+def test_killed_and_resumed_it_is_the_same_run(
+    undisturbed: Path, tmp_path: Path, lines: int
+) -> None:
+    """Killed with 5, 9 or 14 events on disk: in round 1, 2 or 3."""
+    assert kill_when(tmp_path, events_written(lines))
+    assert facts(resumed(tmp_path)) == facts(undisturbed)
+
+
+def test_killed_inside_a_snapshot_write_and_resumed_it_is_the_same_run(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    assert kill_when(tmp_path, temp_file("*/snapshots/.*.tmp"))
+    assert facts(resumed(tmp_path)) == facts(undisturbed)
+
+
+def test_killed_inside_a_checkpoint_write_and_resumed_it_is_the_same_run(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    assert kill_when(tmp_path, temp_file("*/.best.pth.*.tmp"))
+    assert facts(resumed(tmp_path)) == facts(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+def test_killed_at_a_random_moment_and_resumed_it_is_the_same_run(
+    undisturbed: Path, tmp_path: Path, number: int
+) -> None:
+    """The moment is drawn from the first seconds of the run, up to three times in one run."""
+    chance = random.Random(number)
+    options: tuple[str, ...] = ()
+    for _ in range(chance.randint(1, 3)):
+        moment = time.monotonic() + chance.uniform(3, 9)
+        kill_when(tmp_path, lambda _, moment=moment: time.monotonic() > moment, *options)
+        if any(tmp_path.glob("*/run.json")):
+            options = ("--resume", "latest")
+    folder = running.run(tmp_path, *options)
+    assert facts(folder) == facts(undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_under_flowers_simulation_and_resumed_on_the_local_engine(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """A crash may change the engine too: a run begun on Ray goes on locally."""
+    with running.running(tmp_path, "--engine", "flower") as process:
+        deadline = time.monotonic() + 200
+        while not events_written(9)(tmp_path) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    wait_until_free(tmp_path)
+    assert facts(resumed(tmp_path)) == facts(undisturbed)
+
+
+def wait_until_free(outputs: Path) -> None:
+    """Wait until nobody writes the run any more: Flower's processes outlive their parent."""
+    import fcntl
+
+    (path,) = outputs.glob("*/events.jsonl")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # returns once the last writer is gone
