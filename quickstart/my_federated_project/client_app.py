@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fedwaggle.config import RunConfig, read_config
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedwaggle.config import RunConfig, read_config
 from fedwaggle.data import Examples, load_partition
 from fedwaggle.identity import answer_identity
+from fedwaggle.instructions import read_instructions
 from fedwaggle.metadata import pack
 from fedwaggle.seeds import seed_everything
 from my_federated_project import task
@@ -19,17 +20,17 @@ app = answer_identity(ClientApp())
 def train(msg: Message, context: Context) -> Message:
     """Train the global model on local data; send back weights, metrics and metadata."""
     config = read_config(context.run_config)
-    sent = msg.content["config"]
-    seed_everything(sent["seed"])
+    sent = read_instructions(msg)
+    seed_everything(sent.seed)
     examples = local_examples(config, context, "train")
     model = received_model(msg, examples)
     metadata = task.train(
         model,
         examples,
         epochs=config.local_epochs,
-        lr=sent["lr"],
+        lr=sent.lr,
         batch_size=config.batch_size,
-        seed=sent["seed"],
+        seed=sent.seed,
         convergence_window=config.convergence_window,
         convergence_tolerance=config.convergence_tolerance,
     )
@@ -47,11 +48,11 @@ def train(msg: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(msg: Message, context: Context) -> Message:
     """Evaluate the global model on this client's share of the test data."""
-    seed_everything(msg.content["config"]["seed"])
+    seed_everything(read_instructions(msg).seed)
     examples = local_examples(read_config(context.run_config), context, "test")
     loss, accuracy = task.test(received_model(msg, examples), examples)
-    metrics = {"loss": loss, "accuracy": accuracy, "num-examples": len(examples)}
-    return Message(content=RecordDict({"metrics": MetricRecord(metrics)}), reply_to=msg)
+    metrics = MetricRecord({"loss": loss, "accuracy": accuracy, "num-examples": len(examples)})
+    return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)
 
 
 def local_examples(config: RunConfig, context: Context, split: str) -> Examples:
@@ -72,5 +73,5 @@ def local_examples(config: RunConfig, context: Context, split: str) -> Examples:
 def received_model(msg: Message, examples: Examples) -> task.Net:
     """Build the model and fill it with the weights that the server sent."""
     model = task.Net(examples.image_shape, examples.num_classes)
-    model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(msg.content.array_records["arrays"].to_torch_state_dict())
     return model

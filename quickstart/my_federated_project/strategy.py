@@ -47,15 +47,15 @@ def round_line(summary: RoundSummary[TrainProcessMetadata]) -> str:
         f"  acc {100 * summary.metrics['accuracy']:5.2f}%{'*' if summary.is_best else ' '}"
         f" loss {summary.metrics['loss']:.3f}"
     )
-    if not training.updates:
-        return model
-    said = [update for update in training.updates if update.metadata is not None]
     sampled = len(training.updates) + len(training.quarantined) + len(training.missing)
+    if sampled == 0:
+        return model.rstrip()
+    said = [(update.client, update.metadata) for update in training.updates if update.metadata]
     clients = (
         f"  lr {training.learning_rate or 0:.5f}  clients {len(training.updates)}/{sampled}"
-        f"  converged {sum(update.metadata.converged for update in said)}/{len(said)}"
+        f"  converged {sum(metadata.converged for _, metadata in said)}/{len(said)}"
     )
     if not said:
         return model + clients
-    slowest = max(said, key=lambda update: update.metadata.training_time)
-    return f"{model}{clients}  slowest {slowest.client} ({slowest.metadata.training_time:.1f} s)"
+    client, slowest = max(said, key=lambda pair: pair[1].training_time)
+    return f"{model}{clients}  slowest {client} ({slowest.training_time:.1f} s)"

@@ -17,16 +17,18 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
+from pydantic_core import ErrorDetails
 
 from fedwaggle.errors import ConfigError
 
@@ -35,11 +37,6 @@ __all__ = ["TRACKER_NAMES", "RunConfig", "read_config"]
 TRACKER_NAMES = ("wandb", "tensorboard")
 
 C = TypeVar("C", bound="RunConfig")
-
-
-def _as_float(value: object) -> object:
-    """Take a whole number where a float is expected: Flower reads ``lr=1`` as an int."""
-    return float(value) if type(value) is int else value
 
 
 def _known_trackers(value: str) -> str:
@@ -53,15 +50,17 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
 
 
-Number = Annotated[float, BeforeValidator(_as_float)]
-
-
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
 class RunConfig(BaseModel):
-    """Every key of a run config, with its default."""
+    """Every key of a run config, with its default.
+
+    In Python a key has its field's name (``RunConfig(batch_size=16)``), in a run config it has
+    hyphens (``batch-size = 16``). A float takes a whole number too, since Flower reads ``lr=1``
+    as an int; apart from that nothing is converted.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -69,15 +68,16 @@ class RunConfig(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
         alias_generator=_kebab,
-        validate_by_name=False,
+        validate_by_alias=True,
+        validate_by_name=True,
     )
 
     # -- the federation
     num_server_rounds: int = Field(default=20, ge=1, description="Rounds of the run.")
-    fraction_train: Number = Field(
+    fraction_train: float = Field(
         default=0.5, gt=0, le=1, description="Share of the nodes that train in a round."
     )
-    fraction_evaluate: Number = Field(
+    fraction_evaluate: float = Field(
         default=0.5, ge=0, le=1, description="Share of the nodes that evaluate; 0 skips it."
     )
     min_train_nodes: int = Field(
@@ -87,16 +87,16 @@ class RunConfig(BaseModel):
     min_available_nodes: int = Field(
         default=2, ge=1, description="Nodes that must be there before a round begins."
     )
-    round_timeout: Number = Field(
+    round_timeout: float = Field(
         default=3600.0, gt=0, description="Seconds that each phase of a round may take."
     )
-    node_timeout: Number = Field(
+    node_timeout: float = Field(
         default=600.0, gt=0, description="Seconds to wait for enough nodes."
     )
     min_replies: int = Field(
         default=0, ge=0, description="Replies after which only `grace` is waited; 0 waits for all."
     )
-    grace: Number = Field(
+    grace: float = Field(
         default=0.0, ge=0, description="Seconds that the others still have after `min-replies`."
     )
     max_skipped_rounds: int = Field(
@@ -121,28 +121,28 @@ class RunConfig(BaseModel):
     # -- training on a client
     local_epochs: int = Field(default=5, ge=1, description="Passes over a client's data.")
     batch_size: int = Field(default=32, ge=1, description="Examples a step.")
-    lr: Number = Field(default=0.01, gt=0, description="Learning rate of the first rounds.")
+    lr: float = Field(default=0.01, gt=0, description="Learning rate of the first rounds.")
     convergence_window: int = Field(
         default=2, ge=1, description="Epochs that are compared with the epochs before."
     )
-    convergence_tolerance: Number = Field(
+    convergence_tolerance: float = Field(
         default=0.01, ge=0, description="Relative fall of the loss that is still a plateau."
     )
     # -- the learning rate over the rounds
     lr_schedule: Literal["step", "constant", "exponential", "cosine"] = Field(
         default="step", description="How the rate changes over the rounds."
     )
-    lr_decay: Number = Field(
+    lr_decay: float = Field(
         default=0.5, gt=0, le=1, description="Factor of a step, or of each round if exponential."
     )
     lr_decay_every: int = Field(default=5, ge=1, description="Rounds from step to step.")
     lr_warmup_rounds: int = Field(
         default=0, ge=0, description="Rounds in which the rate rises from 0."
     )
-    lr_min: Number = Field(default=0.0, ge=0, description="Where a cosine ends.")
+    lr_min: float = Field(default=0.0, ge=0, description="Where a cosine ends.")
     # -- the server's optimizer
-    server_eta: Number = Field(default=0.1, gt=0, description="Step size of the server.")
-    server_tau: Number = Field(
+    server_eta: float = Field(default=0.1, gt=0, description="Step size of the server.")
+    server_tau: float = Field(
         default=0.1, gt=0, description="Adaptivity of the server's steps; small is bold."
     )
     # -- the data
@@ -155,9 +155,7 @@ class RunConfig(BaseModel):
     partitioner: Literal["iid", "dirichlet", "shards", "classes"] = Field(
         default="iid", description="How the examples are divided among the clients."
     )
-    alpha: Number = Field(
-        default=0.5, gt=0, description="Evenness of `dirichlet`; small is uneven."
-    )
+    alpha: float = Field(default=0.5, gt=0, description="Evenness of `dirichlet`; small is uneven.")
     classes_per_client: int = Field(
         default=2, ge=1, description="Classes, or shards, that each client holds."
     )
@@ -166,7 +164,8 @@ class RunConfig(BaseModel):
         default="json", description="How metadata is encoded."
     )
     trust_pickle: bool = Field(
-        default=False, description="Whether clients may run code on the server, as pickle lets them."
+        default=False,
+        description="Whether clients may run code on the server, as pickle lets them.",
     )
     max_metadata_bytes: int = Field(
         default=1_048_576, ge=1, description="Largest metadata that is sent or decoded."
@@ -193,13 +192,37 @@ class RunConfig(BaseModel):
         default=False, description="Whether to make a new run from `resume`'s last round."
     )
 
+    # Fields are checked in their order, so that these see the one above; and as validators of
+    # fields they are reported together with every other mistake.
+    @field_validator("lr_min")
+    @classmethod
+    def _lr_min_is_below_lr(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("lr", value):
+            raise ValueError(f"at most lr, which is {info.data['lr']}")
+        return value
+
+    @field_validator("fork")
+    @classmethod
+    def _fork_needs_a_run(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("resume") == "":
+            raise ValueError("false unless resume names the run to fork")
+        return value
+
     @property
     def trackers(self) -> tuple[str, ...]:
         """The names in ``tracker``."""
         return _names(self.tracker)
 
 
-def read_config(run_config: Mapping[str, Any], cls: type[C] = RunConfig) -> C:  # type: ignore[assignment]
+@overload
+def read_config(run_config: Mapping[str, Any]) -> RunConfig: ...
+
+
+@overload
+def read_config(run_config: Mapping[str, Any], cls: type[C]) -> C: ...
+
+
+def read_config(run_config: Mapping[str, Any], cls: type[RunConfig] = RunConfig) -> RunConfig:
     """Read a run config.
 
     Parameters
@@ -227,30 +250,31 @@ def read_config(run_config: Mapping[str, Any], cls: type[C] = RunConfig) -> C:  
     (3, 1.0, 5)
     """
     try:
-        return cls.model_validate(dict(run_config))
+        return cls.model_validate(dict(run_config), by_alias=True, by_name=False)
     except ValidationError as error:
         known = [str(field.alias) for field in cls.model_fields.values()]
         raise ConfigError([_mistake(detail, known) for detail in error.errors()]) from None
 
 
-def _mistake(detail: Mapping[str, Any], known: list[str]) -> str:
+def _mistake(detail: ErrorDetails, known: list[str]) -> str:
     """Return one line: the key, what was expected, what came, what to do."""
-    key, value = str(detail["loc"][0]), detail["input"]
-    if detail["type"] == "extra_forbidden":
+    kind, key = detail["type"], str(detail["loc"][0])
+    if kind == "extra_forbidden":
         near = difflib.get_close_matches(key, known, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
-        return f"{key}: unknown key; {advice}"
-    expected = _EXPECTED.get(detail["type"]) or str(detail["msg"]).partition("should be ")[2]
-    expected = expected.removeprefix("a valid ").removeprefix("Value error, ")
-    expected = expected or str(detail["msg"]).removeprefix("Value error, ")
-    return f"{key}: expected {expected}, got {type(value).__name__} {reprlib.repr(value)}"
+        fix = f"did you mean {near[0]!r}?" if near else _NO_SUCH_KEY
+        return f"{key}: unknown key; {fix}"
+    said = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected, fix = _WORDS.get(kind, (said, f"change {key}"))
+    came = f"{type(detail['input']).__name__} {reprlib.repr(detail['input'])}"
+    return f"{key}: expected {expected}, got {came}; {fix}"
 
 
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "a text, in quotes",
-    "string_too_short": "a text that is not empty",
-    "finite_number": "a finite number",
+_NO_SUCH_KEY = "remove it, or give it a field in a subclass of RunConfig"
+_WORDS = {  # kind of mistake: what was expected, what to do
+    "int_type": ("a whole number", "write it without quotes and without a point"),
+    "float_type": ("a number", "write it without quotes"),
+    "bool_type": ("true or false", "write it in lower case, without quotes"),
+    "string_type": ("a text", "put it in quotes"),
+    "string_too_short": ("a text that is not empty", "leave the key out for its default"),
+    "finite_number": ("a finite number", "leave the key out for its default"),
 }

@@ -11,7 +11,8 @@
     ├── RunError        a run folder that cannot be made, read or gone on with
     └── TrackerError    a tracker that cannot be used here
 
-Catch ``WaggleError`` for all of them. Each message says what was expected, what came and what to do.
+Catch ``WaggleError`` for all of them. Each message says what was expected, what came and what to
+do.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 from fedwaggle.config import RunConfig
@@ -173,7 +174,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     [1.0, 1.0, 8.0, 4.0]
     """
     starts = [1, *boundaries]
-    rising = all(a < b for a, b in zip(starts, starts[1:], strict=False))
+    rising = all(a < b for a, b in pairwise(starts))
     if len(starts) != len(schedules) or not rising:
         raise ConfigError(
             [

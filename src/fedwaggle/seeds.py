@@ -62,7 +62,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # what libraries draw from without being asked
+    np.random.seed(seed % 2**32)  # what libraries draw from without being asked
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
@@ -23,7 +22,6 @@ from fedwaggle.refusals import shown
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import Arrival
-from fedwaggle.strategy.messages import bytes_of
 from fedwaggle.strategy.npy import Arrays, Template, decode
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.text import printable
@@ -36,11 +34,11 @@ __all__ = [
     "Template",
     "admit",
     "admit_evaluation",
-    "without_arrays",
 ]
 
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
+R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
 
 _CHUNK_ELEMENTS = 1 << 18
 _SHOWN = 120  # characters of a client's own words, in most reasons
@@ -166,7 +164,7 @@ def admit(
         metrics, num_examples = _metrics(content, limits)
         arrays = _arrays(content, template)
         read = _metadata(content, contract, limits)
-        num_bytes = bytes_of(content)
+        num_bytes = _num_bytes(content)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001  # see _quarantined
@@ -215,14 +213,6 @@ def admit_evaluation(
     )
 
 
-def without_arrays(message: Message) -> Message:
-    """Return a reply without its ArrayRecords, which are nearly all of its memory."""
-    light = copy(message)  # shallow: the reply itself keeps its content
-    records = message.content.items()
-    light.content = RecordDict({k: v for k, v in records if not isinstance(v, ArrayRecord)})
-    return light
-
-
 def _quarantined(arrival: Arrival, client: str, error: Exception) -> Quarantined:
     """Turn whatever reading a reply raised into a value: the one boundary where that happens.
 
@@ -250,13 +240,30 @@ def _content(arrival: Arrival, answered: Container[int]) -> RecordDict:
     raise Refused(code, f"{speaker} says: {words}")
 
 
+def _of_kind(content: RecordDict, kind: type[R]) -> list[R]:
+    """Return the records of a kind, without Flower's views of them.
+
+    ``content.array_records`` is part of a cycle of references: a reply that was looked at in
+    that way stays in memory, arrays and all, until the garbage collector comes by.
+    """
+    return [record for record in content.values() if isinstance(record, kind)]
+
+
+def _num_bytes(content: RecordDict) -> int:
+    """Return the bytes of array data and of bytes values, which is nearly all of a reply."""
+    arrays = (array for record in _of_kind(content, ArrayRecord) for array in record.values())
+    values = (value for record in _of_kind(content, ConfigRecord) for value in record.values())
+    blobs = (value for value in values if isinstance(value, bytes))
+    return sum(len(array.data) for array in arrays) + sum(len(blob) for blob in blobs)
+
+
 def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], int]:
     """Return the metrics and the weight of a reply."""
-    records = content.metric_records
+    records = _of_kind(content, MetricRecord)
     if len(records) != 1:
         code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
         raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
-    metrics = dict(next(iter(records.values())))
+    metrics = dict(records[0])
     for key, value in metrics.items():
         if key != limits.weighted_by_key and not _is_finite(value):
             name = printable(key, 80)
@@ -287,11 +294,11 @@ def _is_finite(value: float | list[int] | list[float]) -> bool:
 
 def _arrays(content: RecordDict, template: Template) -> Arrays:
     """Return the arrays of a reply, if they are the model's and finite."""
-    records = content.array_records
+    records = _of_kind(content, ArrayRecord)
     if len(records) != 1:
         code = Code.TWO_ARRAY_RECORDS if len(records) else Code.NO_ARRAYS
         raise Refused(code, f"expected exactly one ArrayRecord, got {len(records)}")
-    record: ArrayRecord = next(iter(records.values()))
+    record = records[0]
     _check_keys(list(record), list(template.specs))
     arrays = {key: decode(record[key], key, spec) for key, spec in template.specs.items()}
     bad = _first_non_finite(arrays)

@@ -148,8 +148,9 @@ def mean_message(
     arrays = ArrayRecord()
     for key, array in mean.arrays.items():
         arrays[key] = encode(array) if key in stepped else current[key]
-    arrays_name = next(iter(like.content.array_records), "arrays")
-    metrics_name = next(iter(like.content.metric_records), "metrics")
+    names = {type(record): name for name, record in like.content.items()}
+    arrays_name = names.get(ArrayRecord, "arrays")
+    metrics_name = names.get(MetricRecord, "metrics")
     numbers = MetricRecord({**(metrics or {}), weighted_by_key: mean.weight})
     message = copy(like)  # shallow: the reply that it is like keeps its own content
     message.content = RecordDict({arrays_name: arrays, metrics_name: numbers})

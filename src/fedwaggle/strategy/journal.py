@@ -179,14 +179,21 @@ class Journal:
         )
         if self._run is None:
             return found
-        about = {"round": found.round, "metric": found.metric, "value": found.value, "file": BEST}
         try:
             size = save_best(self._run.path, arrays, found)
         except OSError as error:
             logger.warning("%s: not written (%s); the one before stays", BEST, error)
-            self._record(CheckpointFailed(**about, error=_said(error)))
+            self._record(
+                CheckpointFailed(
+                    round=found.round,
+                    metric=found.metric,
+                    value=found.value,
+                    file=BEST,
+                    error=_said(error),
+                )
+            )
             return state.best
-        self._record(CheckpointSaved(**about, sha256=found.sha256, bytes=size))
+        self._record(CheckpointSaved(**found.model_dump(), file=BEST, bytes=size))
         return found
 
     def round_finished(self, summary: RoundSummary[Any], phases: Mapping[str, float]) -> None:

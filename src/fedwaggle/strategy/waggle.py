@@ -295,7 +295,7 @@ class Waggle(Strategy, Generic[M]):
                     updates.append(reply)
             updates.sort(key=lambda update: client_order(update.client))
             arrays, metrics = self._aggregate(server_round, updates, collector)
-        answered = {reply.client for reply in (*updates, *quarantined)}
+        answered = {u.client for u in updates} | {q.client for q in quarantined}
         return Training(
             learning_rate=rate,
             updates=updates,
@@ -359,7 +359,7 @@ class Waggle(Strategy, Generic[M]):
         if isinstance(reply, Admitted):
             collector.add(reply)
             self.journal.update(reply.update)
-            return cast("ClientUpdate[M | None]", reply.update)
+            return reply.update
         collector.skip(client)
         self.journal.quarantined(server_round, reply, "train")
         return reply
@@ -455,7 +455,7 @@ class Waggle(Strategy, Generic[M]):
         self.journal.round_finished(summary, clock.phases)
         state = replace(state, best=best, histories=histories)
         # The resume point commits the round, so it comes after everything that it stands for.
-        client_states = getattr(roster.grid, "client_states", dict)()
+        client_states: dict[str, bytes] = getattr(roster.grid, "client_states", dict)()
         self.journal.save_snapshot(to_snapshot(state, self, client_states))
         self.on_round_end(summary)
         return state
@@ -523,5 +523,5 @@ def _constructor_names(cls: type) -> frozenset[str]:
         name
         for base in cls.__mro__
         if "__init__" in vars(base)
-        for name in signature(base.__init__).parameters
+        for name in signature(vars(base)["__init__"]).parameters
     )
