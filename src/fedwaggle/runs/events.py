@@ -315,7 +315,7 @@ def to_line(event: Event) -> str:
     >>> when = datetime(2026, 1, 2, tzinfo=UTC)
     >>> to_line(RoundStarted(time=when, round=1, learning_rate=0.1, sampled=5, available=10))
     '{"v":1,"time":"2026-01-02T00:00:00Z","event":"round-started","round":1,"learning_rate":0.1,"sampled":5,"available":10,"clients":[],"cooling_down":[],"bytes_down":0}'
-    """  # noqa: E501  # a line is a line
+    """  # a line is a line
     return event.model_dump_json(fallback=repr, ensure_ascii=True)
 
 

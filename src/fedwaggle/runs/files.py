@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = ["LineFile", "publish", "staged", "write_atomic"]
+
+_LOCK_TRIES = 20
+_LOCK_PAUSE_SECONDS = 0.01
 
 
 @contextmanager
@@ -105,7 +109,7 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._fd)
             self._whole = _end_of_last_line(self._fd)  # bytes
             os.ftruncate(self._fd, self._whole)
         except OSError:
@@ -178,6 +182,16 @@ class LineFile:
         if self._torn:
             os.ftruncate(self._fd, self._whole)
             self._torn = False
+
+
+def _lock(fd: int) -> None:
+    """Take the lock of the one writer; a reader that looks who writes holds it for an instant."""
+    for _ in range(_LOCK_TRIES - 1):
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_PAUSE_SECONDS)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _end_of_last_line(fd: int, *, step: int = 65_536) -> int:

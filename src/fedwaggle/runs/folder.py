@@ -15,19 +15,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from fedwaggle.errors import RunError
 from fedwaggle.runs.events import Event, RunFailed, to_line
 from fedwaggle.runs.files import LineFile, write_atomic
 from fedwaggle.runs.requests import Request
+from fedwaggle.runs.sinks import SinkThread, close_all
 from fedwaggle.text import printable
 
 __all__ = [
     "EVENTS",
     "REPORT",
     "REQUEST",
-    "LineSink",
     "Run",
     "make_folder",
     "outputs_root",
@@ -42,16 +42,6 @@ logger = logging.getLogger("flwr.fedwaggle.runs")  # below Flower's, so that its
 
 # A crash of the machine itself may cost the events of a round, but none of these.
 _SYNCED = {"run-started", "run-resumed", "round-finished", "run-finished", "run-failed"}
-
-
-class LineSink(Protocol):
-    """What is offered each line of the record; see ``fedwaggle.runs.sinks``."""
-
-    def offer(self, line: str) -> None:
-        """Take a line, at once and without raising."""
-
-    def close(self) -> None:
-        """Finish, within a bounded time."""
 
 
 def outputs_root(configured: str = "") -> Path:
@@ -118,7 +108,7 @@ class Run:
         self.request = request
         self.resumed = resumed
         self.is_fork = is_fork
-        self._sinks: list[LineSink] = []
+        self._sinks: list[SinkThread] = []
         self._began = time.monotonic()
         self._last_round = 0
         self._disk_trouble = False
@@ -155,7 +145,7 @@ class Run:
         """The folder's name."""
         return self.path.name
 
-    def attach(self, sinks: Sequence[LineSink]) -> None:
+    def attach(self, sinks: Sequence[SinkThread]) -> None:
         """Offer each line from now on to these sinks, and close them with the run."""
         self._sinks.extend(sinks)
 
@@ -181,8 +171,7 @@ class Run:
         """Render the report, and close the record and the sinks."""
         self._lines.close()
         self._render()
-        for sink in self._sinks:
-            sink.close()
+        close_all(self._sinks)
         self._sinks.clear()
 
     def __enter__(self) -> Self:
@@ -253,4 +242,3 @@ def _new_folder(root: Path, name: str) -> Path:
             continue  # a run that began in the same second
         return path
     raise RunError(f"{root}: a thousand runs began in one second; give them names with run-name")
-

@@ -1,0 +1,200 @@
+"""From the folder of a run to its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fedwaggle.errors import RunError
+from fedwaggle.runs.events import read_events
+from fedwaggle.runs.files import write_atomic
+from fedwaggle.runs.folder import EVENTS, REPORT, REQUEST
+from fedwaggle.runs.record import is_being_written
+from fedwaggle.runs.report.cells import client_facts, columns
+from fedwaggle.runs.report.client_figures import STATES, client_figures
+from fedwaggle.runs.report.cost_figures import cost_figures
+from fedwaggle.runs.report.field_figures import DrawnFields, drawn_fields, field_figures
+from fedwaggle.runs.report.figure import Figure
+from fedwaggle.runs.report.model_figures import model_figures
+from fedwaggle.runs.report.page import build_page
+from fedwaggle.runs.report.story import RunStory, tell
+from fedwaggle.runs.report.summary import config_rows, facts, notes, status, tiles
+from fedwaggle.runs.report.tables import tables
+from fedwaggle.runs.requests import Request
+from fedwaggle.text import printable
+
+__all__ = ["Section", "footer", "paired", "read_request", "read_story", "render", "write_report"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and its figures."""
+
+    title: str
+    figures: Sequence[Figure]
+
+
+def paired(figures: Sequence[Figure]) -> list[Figure]:
+    """Return the figures with those made wide that would stand alone in a row of two."""
+    placed: list[Figure] = []
+    for figure in figures:
+        if figure.wide and _open_row(placed):
+            placed[-1] = replace(placed[-1], wide=True)
+        placed.append(figure)
+    if _open_row(placed):
+        placed[-1] = replace(placed[-1], wide=True)
+    return placed
+
+
+def _open_row(placed: Sequence[Figure]) -> bool:
+    narrow = 0
+    for figure in placed:
+        narrow = 0 if figure.wide else narrow + 1
+    return narrow % 2 == 1
+
+
+def write_report(run: Path, output: Path | None = None) -> Path:
+    """Draw the report of a run, whatever state it is in.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of the run.
+    output : Path | None
+        Where to write; ``report.html`` in the folder if None.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    RunError
+        If the run has no events that can be read, or the file cannot be written.
+    """
+    output = output or run / REPORT
+    page = render(run)
+    try:
+        write_atomic(output, page.encode())
+    except OSError as error:
+        raise RunError(
+            f"{output}: the report cannot be written ({error.strerror}); name another file"
+        ) from error
+    return output
+
+
+def read_story(run: Path) -> RunStory:
+    """Return the story of the run in a folder.
+
+    Raises
+    ------
+    RunError
+        If it has no events that can be read.
+    """
+    return tell(list(read_events(run / EVENTS)))
+
+
+def read_request(run: Path) -> Request | None:
+    """Return what was asked of the run, if its folder says so in words that we know."""
+    try:
+        return Request.model_validate_json((run / REQUEST).read_bytes())
+    except (OSError, ValueError):
+        return None  # the report shows what the events say, and that is enough
+
+
+def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | None = None) -> str:
+    """Return the report of a run as HTML.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of the run.
+    now : datetime | None
+        The time that the page says it was drawn at; the present if None.
+    live : dict[str, Any] | None
+        For a page that asks its server for news: ``version`` of the record, and every how many
+        ``seconds`` to ask.
+
+    Raises
+    ------
+    RunError
+        If the run has no events that can be read.
+    """
+    now = now or datetime.now(UTC)
+    story = read_story(run)
+    clients = client_facts(story)
+    fields = drawn_fields(story)
+    cells = columns(story, clients, fields.numbers, fields.booleans, fields.histories)
+    sections = [
+        Section("Model", paired(model_figures(story))),
+        Section("Clients", paired(client_figures(story, clients, fields))),
+        Section("What clients report besides", paired(field_figures(story, fields))),
+        Section("Time and traffic", paired(cost_figures(story))),
+    ]
+    rounds = [min(story.rounds, default=0), max(story.rounds, default=0)]
+    seen = {cell.state for cell in story.cells}
+    states = [(state, word, color) for state, (word, color) in STATES.items() if state in seen]
+    data = {
+        "rounds": rounds,
+        "cells": cells.data,
+        "drawn": cells.drawn,
+        "total_examples": sum(client.num_examples or 0 for client in clients),
+        "states": [{"code": s.code, "word": word, "color": color} for s, word, color in states],
+        "figures": [figure.payload() for section in sections for figure in section.figures],
+        "live": live,
+    }
+    name = printable(story.started.name, 100) if story.started else ""
+    name = name or printable(run.resolve().name, 100)
+    return build_page(
+        "report.html",
+        title=f"{name} · Waggle",
+        data=data,
+        name=name,
+        subtitle=_subtitle(story),
+        status=status(story, is_live=is_being_written(run)),
+        tiles=tiles(story),
+        facts=facts(story, read_request(run)),
+        notes=notes(story, _left_out(fields, complete=cells.complete)),
+        rounds=rounds,
+        sections=sections,
+        states=[{"word": word, "css": color[1:]} for _, word, color in states],
+        tables=tables(story, clients),
+        config=config_rows(story),
+        footer=footer(now),
+    )
+
+
+def _subtitle(story: RunStory) -> str:
+    if not (begun := story.started):
+        return "The run has not begun."
+    strategy = printable(begun.strategy, 60)
+    return f"{strategy}, started {begun.time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _left_out(fields: DrawnFields, *, complete: bool) -> list[str]:
+    found = []
+    if fields.left_out:
+        found.append(
+            f"{fields.left_out} metadata fields have no picture here: the most common are drawn."
+        )
+    if not complete:
+        found.append(
+            "The run is too large for one page to hold every client: lines of single clients are "
+            "there for those with refused or missing replies, and for slow ones. All other "
+            "figures are of all clients."
+        )
+    return found
+
+
+def footer(now: datetime) -> str:
+    """Return the last line of a page: when it was drawn, and by which version."""
+    try:
+        release = version("fedwaggle")
+    except PackageNotFoundError:
+        release = ""  # run from a source tree that is not installed
+    return f"Drawn {now:%Y-%m-%d %H:%M:%S} UTC by fedwaggle {release} from events.jsonl."

@@ -1,0 +1,178 @@
+"""The live page: the report of a run that goes on, on 127.0.0.1.
+
+The page asks every few seconds for the version of the record, and loads itself again when it
+has changed. Drawing takes time that the run may need, so the pauses grow with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import webbrowser
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from types import TracebackType
+from typing import Self
+
+from fedwaggle.errors import RunError
+from fedwaggle.runs.folder import EVENTS
+from fedwaggle.runs.report.render import render
+
+__all__ = ["ReportServer", "serve"]
+
+logger = logging.getLogger(__name__)
+
+_PAUSE = 2.0  # seconds between two questions of a page, at least
+_SHARE = 20  # drawing may take one part in so many of the time
+
+
+class ReportServer:
+    """Serve the report of one run until it is closed.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of the run.
+    port : int
+        The port on 127.0.0.1; 0 takes a free one.
+
+    Attributes
+    ----------
+    url : str
+        Where the page is.
+
+    Raises
+    ------
+    RunError
+        If the run cannot be read, or the port cannot be had.
+    """
+
+    def __init__(self, run: Path, port: int = 0) -> None:
+        self._page = _LivePage(run)
+        self._page.html()  # what cannot be read is said now, and not to the browser
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self._page))
+        except OSError as error:
+            raise RunError(
+                f"port {port}: cannot be had ({error.strerror}); name another one, or 0 for any"
+            ) from error
+        self.port = int(self._server.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._thread = Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to answer."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Answer no more, and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Block for as long as the server answers."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # an interrupt from the keyboard is heard in between
+
+
+def serve(run: Path, port: int = 0, *, open_browser: bool = False) -> None:
+    """Serve the live report of a run on 127.0.0.1 until Ctrl-C.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of the run.
+    port : int
+        The port; 0 takes a free one.
+    open_browser : bool
+        Whether to show it in the person's browser.
+
+    Raises
+    ------
+    RunError
+        If the run cannot be read, or the port cannot be had.
+    """
+    with ReportServer(run, port) as server:
+        print(f"{run.name}: {server.url}  (Ctrl-C ends it)", flush=True)
+        if open_browser:
+            webbrowser.open(server.url)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            print()
+
+
+class _LivePage:
+    """The page, drawn again when the record has grown."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._lock = Lock()
+        self._drawn = ("", "")  # version, page
+        self._pause = _PAUSE
+
+    def version(self) -> str:
+        """Return what changes whenever the record does."""
+        try:
+            facts = (self._run / EVENTS).stat()
+        except OSError as error:
+            raise RunError(f"{self._run / EVENTS}: gone ({error.strerror})") from error
+        return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+    def html(self) -> str:
+        """Return the page as the record stands."""
+        with self._lock:  # two browsers shall not draw the same page twice
+            version = self.version()
+            if version != self._drawn[0]:
+                began = time.monotonic()
+                live = {"version": version, "seconds": round(self._pause, 1)}
+                self._drawn = (version, render(self._run, live=live))
+                self._pause = max(_PAUSE, _SHARE * (time.monotonic() - began))
+            return self._drawn[1]
+
+
+def _handler(page: _LivePage) -> type[BaseHTTPRequestHandler]:
+    answers: dict[str, tuple[str, Callable[[], str]]] = {
+        "/": ("text/html", page.html),
+        "/version": ("text/plain", page.version),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answer with the page or its version, to this machine's own names only."""
+
+        def do_GET(self) -> None:  # http.server's name
+            """Answer a question."""
+            # A page of another site may resolve its own name to 127.0.0.1 and ask us then.
+            host = self.headers.get("Host", "").rsplit(":", 1)[0]
+            if host not in ("127.0.0.1", "localhost") or self.path not in answers:
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
+            kind, answer = answers[self.path]
+            try:
+                body = answer().encode()
+            except RunError as error:
+                logger.warning("%s", error)
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
+                return
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the terminal quiet: a page asks every few seconds."""
+            logger.debug(format, *args)
+
+    return Handler

@@ -1,0 +1,241 @@
+"""The tables of a report: decisions, refused replies, clients."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedwaggle.runs.events import CheckpointFailed
+from fedwaggle.runs.report.cells import ClientFacts
+from fedwaggle.runs.report.story import RunStory
+from fedwaggle.runs.report.words import number_text, seconds_text
+from fedwaggle.text import printable
+
+__all__ = ["TableCell", "TableColumn", "TableOf", "TableRow", "tables"]
+
+_MOST_ROWS = 400
+_MOST_CLIENTS = 200
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A column; one of numbers can be sorted."""
+
+    name: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell: its text, and its value where the column is sorted by it."""
+
+    text: str
+    css: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row; ``round`` and ``clients`` (ids, with spaces between) are what filters look at."""
+
+    cells: Sequence[TableCell]
+    round: str = ""
+    clients: str = ""
+
+
+@dataclass(frozen=True)
+class TableOf:
+    """A table and the words around it."""
+
+    key: str
+    title: str
+    columns: Sequence[TableColumn]
+    rows: Sequence[TableRow]
+    nothing: str = ""
+    note: str = ""
+    counts: Sequence[str] = ()
+
+
+def tables(story: RunStory, clients: Sequence[ClientFacts]) -> list[TableOf]:
+    """Return the report's tables, in their order; some only if they have rows."""
+    ids = {client.name: client.id for client in clients}
+    always = [_decisions(story, ids), _quarantines(story, ids)]
+    maybe = [_refusals(story, ids), _troubles(story), _clients(clients)]
+    return always + [table for table in maybe if table.rows]
+
+
+def _decisions(story: RunStory, ids: Mapping[str, int]) -> TableOf:
+    rows = [
+        TableRow(
+            [
+                _number(d.round),
+                _text(d.policy, 60),
+                _text(d.action, 300, "text"),
+                _text(d.reason, 500, "text"),
+                _text(_listed(d.clients), 400),
+            ],
+            round=str(d.round),
+            clients=_ids(d.clients, ids),
+        )
+        for d in story.decisions[-_MOST_ROWS:]
+    ]
+    return TableOf(
+        "decisions",
+        "Decisions",
+        _columns("#Round", "Policy", "Action", "Reason", "Clients"),
+        rows,
+        nothing="No policy took a decision.",
+        note=_cut(len(rows), len(story.decisions)),
+    )
+
+
+def _quarantines(story: RunStory, ids: Mapping[str, int]) -> TableOf:
+    rows = [
+        TableRow(
+            [
+                _number(q.round),
+                _text(q.client, 60),
+                _text(q.code, 60),
+                _text(q.reason, 500, "text"),
+                _text(q.phase, 20),
+                _number(q.seconds, seconds_text(q.seconds)),
+            ],
+            round=str(q.round),
+            clients=_ids([q.client], ids),
+        )
+        for q in story.quarantines[-_MOST_ROWS:]
+    ]
+    codes = Counter(q.code for q in story.quarantines)
+    return TableOf(
+        "quarantine",
+        "Quarantine: replies that were not used",
+        _columns("#Round", "Client", "Code", "Reason", "Phase", "#After"),
+        rows,
+        nothing="No reply was refused.",
+        note=_cut(len(rows), len(story.quarantines)),
+        counts=_counts(codes),
+    )
+
+
+def _refusals(story: RunStory, ids: Mapping[str, int]) -> TableOf:
+    rows = [
+        TableRow(
+            [
+                _number(r.round),
+                _text(r.client, 60),
+                _text(r.code, 60),
+                _text(r.message, 500, "text"),
+                _text(_listed(r.paths), 300),
+            ],
+            round=str(r.round),
+            clients=_ids([r.client], ids),
+        )
+        for r in story.refusals[-_MOST_ROWS:]
+    ]
+    return TableOf(
+        "refusals",
+        "Metadata that was refused (the weights were used)",
+        _columns("#Round", "Client", "Code", "Reason", "Fields"),
+        rows,
+        note=_cut(len(rows), len(story.refusals)),
+        counts=_counts(Counter(r.code for r in story.refusals)),
+    )
+
+
+def _troubles(story: RunStory) -> TableOf:
+    rows = [
+        TableRow(
+            [
+                _number(t.round),
+                _text("best model" if isinstance(t, CheckpointFailed) else "resume point", 20),
+                _text(t.error, 500, "text"),
+            ],
+            round=str(t.round),
+        )
+        for t in story.troubles[-_MOST_ROWS:]
+    ]
+    return TableOf(
+        "troubles",
+        "Files that could not be written",
+        _columns("#Round", "File", "Error"),
+        rows,
+        note=_cut(len(rows), len(story.troubles)),
+    )
+
+
+def _clients(clients: Sequence[ClientFacts]) -> TableOf:
+    shown = clients
+    if len(clients) > _MOST_CLIENTS:
+        shown = sorted(clients, key=lambda client: client.worth)[:_MOST_CLIENTS]
+    last = {None: "", True: "converged", False: "learning"}
+    rows = [
+        TableRow(
+            [
+                _text(c.name, 60),
+                _number(len(c.rows)),
+                _number(c.admitted),
+                _number(c.quarantined),
+                _number(c.missing),
+                _number(c.slow),
+                _number(c.seconds, "" if c.seconds is None else seconds_text(c.seconds)),
+                _number(c.num_examples),
+                _text(last[c.last_converged], 20),
+            ],
+            clients=str(c.id),
+        )
+        for c in shown
+    ]
+    return TableOf(
+        "clients",
+        "Clients",
+        _columns(
+            "Client",
+            "#Sampled",
+            "#Used",
+            "#Quarantined",
+            "#Missing",
+            "#Straggled",
+            "#Training time, median",
+            "#Examples",
+            "Last word",
+        ),
+        rows,
+        note=f"The {len(shown)} of {len(clients):,} clients that are worth a look first."
+        if len(shown) < len(clients)
+        else "",
+    )
+
+
+def _columns(*names: str) -> list[TableColumn]:
+    """Return columns; a name that begins with # is of numbers."""
+    return [TableColumn(name.lstrip("#"), name.startswith("#")) for name in names]
+
+
+def _text(text: str, limit: int, css: str = "") -> TableCell:
+    return TableCell(printable(text, limit), css)
+
+
+def _number(value: float | None, text: str | None = None) -> TableCell:
+    if value is None:
+        return TableCell("", "num", -1)
+    return TableCell(number_text(value) if text is None else text, "num", value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(printable(name, 40) for name in names[:12]) + more
+
+
+def _ids(names: Iterable[str], ids: Mapping[str, int]) -> str:
+    return " ".join(str(ids[name]) for name in names if name in ids)
+
+
+def _counts(codes: Counter[str]) -> list[str]:
+    return [f"{printable(code, 60)}: {count:,}" for code, count in codes.most_common(12)]
+
+
+def _cut(shown: int, all_of_them: int) -> str:
+    if shown == all_of_them:
+        return ""
+    return f"The last {shown} of {all_of_them:,}; all of them are in events.jsonl."

@@ -1,0 +1,100 @@
+"""Numbers and strangers' words, made fit for a page."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+
+from fedwaggle.text import printable
+
+__all__ = ["bytes_text", "natural_key", "number_text", "plotly_text", "seconds_text", "value_text"]
+
+_UNITS = ("kB", "MB", "GB", "TB", "PB")
+
+
+def bytes_text(count: float) -> str:
+    """Return a size with a decimal unit.
+
+    Examples
+    --------
+    >>> bytes_text(950), bytes_text(1_250_000)
+    ('950 B', '1.25 MB')
+    """
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = min(int(math.log10(count) // 3), len(_UNITS))
+    return f"{count / 1000**power:.3g} {_UNITS[power - 1]}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration as a person says it.
+
+    Examples
+    --------
+    >>> seconds_text(0.0421), seconds_text(7.25), seconds_text(95), seconds_text(7384)
+    ('42 ms', '7.2 s', '1 min 35 s', '2 h 03 min')
+    """
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def number_text(value: float, *, digits: int = 4) -> str:
+    """Return a number at a few significant digits.
+
+    Examples
+    --------
+    >>> number_text(0.88731), number_text(6000), number_text(float("nan"))
+    ('0.8873', '6,000', 'NaN')
+    """
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("∞" if value > 0 else "-∞")
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.{digits}g}"
+
+
+def value_text(metric: str, value: float) -> str:
+    """Return the value of a metric; an accuracy between 0 and 1 reads as a percentage.
+
+    Examples
+    --------
+    >>> value_text("accuracy", 0.8873), value_text("loss", 0.31234)
+    ('88.73 %', '0.3123')
+    """
+    if "acc" in metric.lower() and 0 <= value <= 1:
+        return f"{100 * value:.2f} %"
+    return number_text(value)
+
+
+def plotly_text(text: str, limit: int = 60) -> str:
+    """Return a text that Plotly shows as it stands: it reads tags and entities in its texts.
+
+    Examples
+    --------
+    >>> plotly_text("<b>7</b> & more")
+    '&lt;b&gt;7&lt;/b&gt; &amp; more'
+    """
+    return html.escape(printable(text, limit), quote=False)
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort names as people do: ``site-2`` before ``site-10``.
+
+    Examples
+    --------
+    >>> sorted(["10", "site-10", "site-2", "9"], key=natural_key)
+    ['9', '10', 'site-2', 'site-10']
+    """
+    parts = re.findall(r"[0-9]{1,18}|[^0-9]+|[0-9]+", text[:200])
+    return [
+        (0, int(part), "") if part.isascii() and part.isdigit() and len(part) < 19 else (1, 0, part)
+        for part in parts
+    ]

@@ -1,0 +1,182 @@
+"""Weights & Biases: a run of theirs for each run folder.
+
+Offline unless an API key is found (``WANDB_API_KEY``, netrc, or W&B's settings) or ``WANDB_MODE``
+says otherwise. Its files are in the folder ``wandb`` of the run. The id of the W&B run follows
+from the name of the run folder: a run that is resumed goes on in the same W&B run. Offline,
+that is written anew and whole, and the earlier attempts are moved to ``wandb/superseded``, so
+that exactly one is left to sync.
+
+Reference: https://docs.wandb.ai/ref/python (0.31).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from wandb.errors import UsageError
+
+from fedwaggle.runs.events import (
+    BestModel,
+    CheckpointSaved,
+    Event,
+    RunFailed,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
+from fedwaggle.runs.folder import REPORT
+from fedwaggle.text import printable
+from fedwaggle.trackers.facts import Converged, RoundFacts, Rounds
+
+__all__ = ["WandbTracker", "open_tracker", "wandb_id"]
+
+INIT_SECONDS = 12.0  # W&B's own limit is 90 s; a sink is dropped after 15 s
+MAX_TABLE_ROWS = 10_000  # W&B's own limit
+
+
+def open_tracker(run_path: Path, project: str) -> WandbTracker:
+    """Start, or go on with, the W&B run of a run folder.
+
+    Raises
+    ------
+    wandb.errors.Error
+        If the service cannot be reached, or refuses the key.
+    """
+    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # else in the user's home
+        os.environ.setdefault(variable, str(run_path / "wandb" / "cache"))
+    wandb.setup(wandb.Settings(silent=True))
+    mode = _mode()
+    _set_aside(run_path / "wandb", wandb_id(run_path))
+    run = wandb.init(
+        project=project,
+        id=wandb_id(run_path),
+        name=run_path.name,
+        dir=run_path,
+        mode=mode,
+        resume=None if mode == "offline" else "allow",
+        settings=wandb.Settings(
+            init_timeout=INIT_SECONDS,
+            console="off",
+            silent=True,
+            save_code=False,
+            disable_git=True,
+            disable_job_creation=True,
+        ),
+    )
+    return WandbTracker(run, run_path)
+
+
+def wandb_id(run_path: Path) -> str:
+    """Return the id of a run folder's W&B run.
+
+    Examples
+    --------
+    >>> wandb_id(Path("/data/outputs/20260102T030405Z-iid"))
+    '89e6bb8eda7abea7'
+    """
+    return hashlib.blake2b(run_path.name.encode(), digest_size=8).hexdigest()
+
+
+class WandbTracker:
+    """Shows a run in W&B.
+
+    Parameters
+    ----------
+    run : wandb.Run
+        The W&B run. What it already has of its rounds is not sent again.
+    run_path : Path
+        The run's folder; the report in it is attached at the end.
+    """
+
+    def __init__(self, run: wandb.Run, run_path: Path) -> None:
+        self._run = run
+        self._run_path = run_path
+        self._rounds = Rounds()
+        self._converged: list[Converged] = []
+        self._exit_code = 1  # until the run says that it ended well
+        self._shown: int = run.summary.get("round", -1) if run.resumed else -1  # type: ignore[no-untyped-call]
+        # Never ``step``: W&B drops what is logged with a smaller step than before.
+        run.define_metric("round")
+        run.define_metric("*", step_metric="round")
+
+    def record(self, event: Event) -> None:
+        """Show an event."""
+        facts = self._rounds.see(event)
+        if facts is not None:
+            self._show_round(facts)
+        match event:
+            case RunStarted():
+                self._show_start(event)
+            case RunResumed():
+                self._configure({key: now for key, (_, now) in event.changes.items()})
+            case CheckpointSaved():
+                self._show_best(event)
+            case RunFinished():
+                self._exit_code = 0
+                self._run.summary["sha256"] = event.sha256
+                if event.best is not None:
+                    self._show_best(event.best)
+            case RunFailed():
+                self._run.summary["error"] = printable(event.error)
+
+    def close(self) -> None:
+        """Add the table of convergence and the report, and finish the W&B run."""
+        if self._converged:
+            self._run.log({"round": self._shown, "convergence": self._table()})
+        report = self._run_path / REPORT
+        if report.exists():
+            artifact = wandb.Artifact(f"report-{self._run.id}", type="report")
+            artifact.add_file(str(report))
+            self._run.log_artifact(artifact)
+        self._run.finish(exit_code=self._exit_code)
+
+    def _show_start(self, started: RunStarted) -> None:
+        about = started.model_dump(
+            mode="json", include={"strategy", "engine", "nodes", "seed", "versions"}
+        )
+        self._configure({**started.config, "waggle": {**about, "initial_sha256": started.sha256}})
+
+    def _configure(self, values: dict[str, Any]) -> None:
+        self._run.config.update(values, allow_val_change=True)  # type: ignore[no-untyped-call]
+
+    def _show_round(self, facts: RoundFacts) -> None:
+        self._converged += facts.converged
+        if facts.round <= self._shown:
+            return
+        self._shown = facts.round
+        histograms = {name: wandb.Histogram(values) for name, values in facts.samples.items()}
+        self._run.log({"round": facts.round, **facts.scalars, **histograms})
+
+    def _show_best(self, best: BestModel | CheckpointSaved) -> None:
+        self._run.summary["best"] = best.model_dump(include={"round", "metric", "value", "sha256"})
+
+    def _table(self) -> wandb.Table:
+        table = wandb.Table(columns=["round", "client", "training_time", "losses"])
+        for row in self._converged[:MAX_TABLE_ROWS]:
+            losses = ", ".join(f"{loss:.4g}" for loss in row.losses[:100])
+            table.add_data(row.round, printable(row.client, 100), row.training_time, losses)
+        return table
+
+
+def _mode() -> Literal["offline"] | None:
+    """Return offline if there is no key; none leaves the choice to W&B's own settings."""
+    if os.environ.get("WANDB_MODE"):
+        return "offline" if os.environ["WANDB_MODE"] == "offline" else None
+    try:
+        has_key = wandb.login()
+    except UsageError:  # it would ask for a key, and here is nobody to ask
+        has_key = False
+    return None if has_key else "offline"
+
+
+def _set_aside(folder: Path, run_id: str) -> None:
+    """Move earlier offline attempts at a run to where ``wandb sync --sync-all`` does not look."""
+    attempts = sorted(folder.glob(f"offline-run-*-{run_id}"))
+    for attempt in attempts:
+        aside = folder / "superseded"
+        aside.mkdir(exist_ok=True)
+        attempt.rename(aside / attempt.name)
