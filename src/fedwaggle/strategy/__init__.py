@@ -1,5 +1,6 @@
 """The server side: a mixin that makes any Flower strategy read metadata and record the run."""
 
+from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
@@ -8,10 +9,14 @@ from fedwaggle.strategy.waggle import Waggle
 __all__ = [
     "ClientUpdate",
     "Contract",
+    "Decision",
     "Evaluation",
+    "Policy",
     "Quarantined",
+    "RestStragglers",
     "RoundRules",
     "RoundSummary",
+    "StopWhenConverged",
     "Training",
     "Waggle",
 ]

@@ -40,7 +40,7 @@ M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
 R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
 
-_CHUNK_ELEMENTS = 1 << 18
+_CHUNK_ELEMENTS = 1 << 16
 _SHOWN = 120  # characters of a client's own words, in most reasons
 _ERRORS = {  # Flower's error codes: flwr.common.constant.ErrorCode
     1: Code.CLIENT_NOT_STARTED,  # LOAD_CLIENT_APP_EXCEPTION

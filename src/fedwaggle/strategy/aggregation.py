@@ -61,7 +61,7 @@ _OF_THE_MEAN = {
 _WRAPPER = DifferentialPrivacyClientSideFixedClipping
 
 
-def takes_mean(strategy: Strategy, *, behind: type[Strategy] | None = None) -> bool:
+def takes_mean(strategy: Strategy) -> bool:
     """Return whether a strategy uses the replies to training only for their weighted mean.
 
     It does if every ``aggregate_train`` among its classes is one of Flower's that are known to:
@@ -73,8 +73,6 @@ def takes_mean(strategy: Strategy, *, behind: type[Strategy] | None = None) -> b
     ----------
     strategy : Strategy
         The strategy.
-    behind : type[Strategy] | None (default: None)
-        A class whose own ``aggregate_train`` only passes on, and so does not count.
 
     Examples
     --------
@@ -83,15 +81,15 @@ def takes_mean(strategy: Strategy, *, behind: type[Strategy] | None = None) -> b
     (True, False)
     """
     if isinstance(strategy, _WRAPPER):
-        own = set(_aggregates(strategy, behind)) == {_WRAPPER.aggregate_train}
+        own = set(_aggregates(strategy)) == {_WRAPPER.aggregate_train}
         return own and strategy.accountant is None and takes_mean(strategy.strategy)
-    return set(_aggregates(strategy, behind)) <= _OF_THE_MEAN
+    return set(_aggregates(strategy)) <= _OF_THE_MEAN
 
 
-def _aggregates(strategy: Strategy, behind: type[Strategy] | None) -> Iterator[object]:
+def _aggregates(strategy: Strategy) -> Iterator[object]:
     """Yield each ``aggregate_train`` that a call could reach, the instance's own included."""
     for owner in (strategy, *type(strategy).__mro__):
-        if owner not in (behind, Strategy) and "aggregate_train" in vars(owner):
+        if owner is not Strategy and "aggregate_train" in vars(owner):
             yield vars(owner)["aggregate_train"]
 
 

@@ -67,8 +67,15 @@ def on_threads(work: Callable[[Sequence[Chunk]], T], chunks: Sequence[Chunk]) ->
     """
     if sum(chunk.stop - chunk.start for chunk in chunks) < _FEWEST_ELEMENTS:
         return [work(chunks)]
-    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    threads = min(_num_cores(), _MOST_THREADS)
     shares = [chunks[i::threads] for i in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         others = [pool.submit(work, share) for share in shares[1:]]
         return [work(shares[0]), *(other.result() for other in others)]
+
+
+def _num_cores() -> int:
+    """Return the cores that this process may use; some systems only know how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

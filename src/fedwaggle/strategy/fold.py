@@ -244,14 +244,9 @@ class Fold:
 
     def _make_room(self) -> None:
         """Move early replies to disk while they take too much memory, the last in order first."""
-        in_memory = sorted(
-            (
-                reply
-                for reply in self._early.values()
-                if reply and not isinstance(reply.arrays, int)
-            ),
-            key=lambda reply: self._place[reply.client],
-        )
+        waiting = [reply for reply in self._early.values() if reply is not None]
+        in_memory = [reply for reply in waiting if not isinstance(reply.arrays, int)]
+        in_memory.sort(key=lambda reply: self._place[reply.client])
         while self._can_spill and len(in_memory) * self._template.num_bytes > self._buffer_bytes:
             reply = in_memory.pop()
             try:

@@ -20,6 +20,7 @@ from fedwaggle.runs.events import (
     CheckpointSaved,
     ClientQuarantined,
     ClientUpdated,
+    DecisionTaken,
     Event,
     MetadataProblem,
     RoundFinished,
@@ -31,6 +32,7 @@ from fedwaggle.runs.events import (
 )
 from fedwaggle.runs.requests import installed_versions
 from fedwaggle.runs.snapshots import Snapshot, write_snapshot
+from fedwaggle.strategy.policies import Decision
 from fedwaggle.strategy.rounds import RoundSummary
 from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined
@@ -159,6 +161,20 @@ class Journal:
                 reason=bad.reason,
                 seconds=bad.seconds,
                 phase=phase,
+            )
+        )
+
+    def decision(self, server_round: int, policy: str, decision: Decision) -> None:
+        """Record a decision of a policy, and log it."""
+        about = f" ({', '.join(decision.clients)})" if decision.clients else ""
+        logger.info("%s: %s%s: %s", policy, decision.action, about, decision.reason)
+        self._record(
+            DecisionTaken(
+                round=server_round,
+                policy=policy,
+                action=decision.action,
+                reason=decision.reason,
+                clients=list(decision.clients),
             )
         )
 

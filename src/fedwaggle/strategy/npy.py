@@ -260,6 +260,5 @@ def _check_declared(array: Array, header: _Header) -> None:
 
 def _view(data: memoryview, header: _Header) -> NDArray[Any]:
     flat: NDArray[Any] = np.frombuffer(data[header.bytes :], header.dtype)
-    if header.fortran_order:
-        return np.array(flat.reshape(header.shape, order="F"), order="C")
-    return flat.reshape(header.shape).astype(header.dtype.newbyteorder("="), copy=False)
+    shaped = flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+    return shaped.astype(header.dtype.newbyteorder("="), order="C", copy=False)

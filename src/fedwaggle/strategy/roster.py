@@ -87,6 +87,16 @@ class Attendance:
                 del misses[name]
         return Attendance(misses, rests)
 
+    def resting_until(self, clients: Iterable[str], server_round: int) -> Attendance:
+        """Return the attendance with clients left out up to and in a round.
+
+        Examples
+        --------
+        >>> Attendance().resting_until(["3"], 7).resting(7)
+        {'3'}
+        """
+        return Attendance(self.misses, {**self.rests_until, **dict.fromkeys(clients, server_round)})
+
     def resting(self, server_round: int) -> set[str]:
         """Return the clients that are left out in a round."""
         return {name for name, end in self.rests_until.items() if end >= server_round}

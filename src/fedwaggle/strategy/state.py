@@ -48,6 +48,10 @@ class RunState:
         Who did not answer lately.
     skipped : int
         Rounds in a row that were skipped.
+    stopped : bool
+        Whether a policy has ended the run.
+    policies : Mapping[str, Mapping[str, Any]]
+        What each policy remembers, by its name.
     histories : Mapping[str, Mapping[int, Mapping[str, Any]]]
         The metrics of every round, under the names of Flower's ``Result``.
     """
@@ -57,6 +61,8 @@ class RunState:
     best: BestModel | None = None
     attendance: Attendance = field(default_factory=Attendance)
     skipped: int = 0
+    stopped: bool = False
+    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     histories: Histories = field(default_factory=dict)
 
     def with_metrics(self, server_round: int, **metrics: Mapping[str, Any]) -> Histories:
@@ -111,6 +117,8 @@ def to_snapshot(
             "misses": dict(state.attendance.misses),
             "rests_until": dict(state.attendance.rests_until),
             "skipped": state.skipped,
+            "stopped": state.stopped,
+            "policies": {name: dict(memory) for name, memory in state.policies.items()},
             "histories": {name: dict(history) for name, history in state.histories.items()},
         },
     )
@@ -138,6 +146,8 @@ def from_snapshot(snapshot: Snapshot) -> tuple[RunState, dict[str, bytes]]:
             best=BestModel.model_validate(values["best"]) if values["best"] else None,
             attendance=Attendance(values["misses"], values["rests_until"]),
             skipped=values["skipped"],
+            stopped=values["stopped"],
+            policies=values["policies"],
             histories=histories,
         )
     except (KeyError, TypeError, ValueError) as error:

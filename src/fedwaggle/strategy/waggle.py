@@ -42,6 +42,7 @@ from fedwaggle.strategy.collecting import Collector, aggregate_evaluations, coll
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
+from fedwaggle.strategy.policies import Policy
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
@@ -88,6 +89,8 @@ class Waggle(Strategy, Generic[M]):
         BatchNorm's running means) are averaged. None: all but BatchNorm's buffers.
     rules : RoundRules, optional
         How long a round waits, what it admits, when the run gives up.
+    policies : Sequence[Policy] (default: none)
+        What may end the run or let clients rest, by what the clients say.
     best_metric : str (default: "accuracy")
         The metric of the server's evaluation, or else of the clients', that picks the best model.
     best_mode : {"max", "min"} (default: "max")
@@ -117,6 +120,7 @@ class Waggle(Strategy, Generic[M]):
         seed: int = 0,
         trainable: Collection[str] | None = None,
         rules: RoundRules | None = None,
+        policies: Sequence[Policy[M]] = (),
         best_metric: str = "accuracy",
         best_mode: Literal["max", "min"] = "max",
         codec: Codec = "json",
@@ -142,6 +146,7 @@ class Waggle(Strategy, Generic[M]):
         self.seed = seed
         self.trainable = None if trainable is None else frozenset(trainable)
         self.rules = rules or RoundRules()
+        self.policies = policies
         self.journal = Journal(run, best_metric, best_mode)
 
     # -- What a subclass may say -----------------------------------------------------------
@@ -218,13 +223,14 @@ class Waggle(Strategy, Generic[M]):
         )
         roster = Roster(grid)
         state = self._resume(roster, plan) or self._begin(roster, initial_arrays, plan)
-        for server_round in range(state.server_round + 1, num_rounds + 1):
-            clock = _Clock()
+        while state.server_round < num_rounds and not state.stopped:
+            server_round, clock = state.server_round + 1, _Clock()
             with clock.phase("train"):
                 training = self._train(server_round, state, roster, plan)
             state = self._after_training(server_round, state, training)
             with clock.phase("evaluate"):
                 evaluation = self._evaluate(server_round, state, roster, plan)
+            state = self._decide(state, training)
             state = self._finish_round(state, training, evaluation, roster, plan, clock)
             self._give_up_if_stuck(state)
         last = state.histories.get("evaluate_metrics_serverapp", {}).get(state.server_round, {})
@@ -264,6 +270,7 @@ class Waggle(Strategy, Generic[M]):
         state, client_states = from_snapshot(snapshot)
         # A fork may have changed what the constructor was given, such as the step size.
         given = _constructor_names(type(self)) if self.run.is_fork else frozenset[str]()
+        state = replace(state, stopped=state.stopped and not self.run.is_fork)
         restore_strategy(self, snapshot, skip=given)
         if hasattr(roster.grid, "restore_client_states"):
             roster.grid.restore_client_states(client_states)
@@ -422,6 +429,26 @@ class Waggle(Strategy, Generic[M]):
                 admitted.append(reply)
         metrics = aggregate_evaluations(self, server_round, admitted)
         return Evaluation(quarantined=quarantined, metrics=metrics)
+
+    def _decide(self, state: RunState, training: Training[M]) -> RunState:
+        """Let the policies decide by what the clients said, and carry their decisions out."""
+        read = cast(
+            "list[ClientUpdate[M]]", [u for u in training.updates if u.metadata is not None]
+        )
+        for policy in self.policies:
+            memory = state.policies.get(policy.name, {})
+            decisions, memory = policy.decide(state.server_round, read, memory)
+            state = replace(state, policies={**state.policies, policy.name: dict(memory)})
+            for decision in decisions:
+                self.journal.decision(state.server_round, policy.name, decision)
+                until = state.server_round + decision.rest_rounds
+                rested = decision.clients if decision.rest_rounds else ()
+                state = replace(
+                    state,
+                    attendance=state.attendance.resting_until(rested, until),
+                    stopped=state.stopped or decision.stop,
+                )
+        return state
 
     def _finish_round(
         self,
