@@ -1,0 +1,80 @@
+"""``waggle runs``, ``report``, ``watch`` and ``compare``: readers of what runs have recorded."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedwaggle.cli.base import outputs_here
+
+__all__ = ["compare", "report", "runs", "watch"]
+
+Run = Annotated[str, typer.Argument(help="A run: latest, its name, or its folder.")]
+
+
+def runs(
+    root: Annotated[
+        Path | None, typer.Argument(help="Folder of runs; ./outputs by default.")
+    ] = None,
+) -> None:
+    """List the runs in a folder."""
+    from rich.console import Console
+
+    from fedwaggle.runs.listing import list_runs, render_runs
+
+    root = root or outputs_here()
+    listings = list_runs(root)
+    if listings:
+        Console().print(render_runs(listings))
+    else:
+        typer.echo(f"No runs in {root}; `waggle run` makes one.")
+
+
+def report(
+    run: Run = "latest",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; report.html in the run by default.")
+    ] = None,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Show it in the browser.")
+    ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve a page that follows the run, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve at; 0: any.")] = 0,
+) -> None:
+    """Write the report of a run as one HTML file, or serve it live."""
+    from fedwaggle.runs import report as reports
+    from fedwaggle.runs.listing import find_run
+
+    path = find_run(run, outputs_here())
+    if serve:
+        reports.serve(path, port, open_browser=open_browser)
+        return
+    file = reports.write_report(path, output)
+    typer.echo(file)
+    if open_browser:
+        webbrowser.open(file.absolute().as_uri())
+
+
+def watch(run: Run = "latest") -> None:
+    """Watch a run in the terminal."""
+    from fedwaggle.runs.listing import find_run
+    from fedwaggle.runs.watch import watch as watch_run
+
+    watch_run(find_run(run, outputs_here()))
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two runs or more.", metavar="RUN RUN...")],
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("comparison.html"),
+) -> None:
+    """Compare runs in one HTML file."""
+    from fedwaggle.runs.compare import write_comparison
+    from fedwaggle.runs.listing import find_run
+
+    root = outputs_here()
+    typer.echo(write_comparison([find_run(run, root) for run in runs], output))

@@ -1,0 +1,28 @@
+"""What carries a run: the local engine, and the driver of Flower's own.
+
+``run`` is the local engine: it runs any Flower app folder in this process and a pool of worker
+processes. ``read_app`` reads such a folder. Both are loaded on first use, so that importing
+this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedwaggle.engine.app import App, read_app
+    from fedwaggle.engine.local import EngineResult, run
+
+__all__ = ["App", "EngineResult", "read_app", "run"]
+
+_HOMES = {"App": "app", "EngineResult": "local", "read_app": "app", "run": "local"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    exported: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return exported

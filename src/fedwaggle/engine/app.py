@@ -1,0 +1,181 @@
+"""A Flower app folder, read: which two objects make it up, and the config that it runs with.
+
+The folder's ``pyproject.toml`` says both, as Flower defines them: ``[tool.flwr.app.components]``
+names the ServerApp and the ClientApp as ``module:attribute``, ``[tool.flwr.app.config]`` holds
+the defaults of the run config. What a user overrides is checked here, key and type, so that a
+typing mistake is known before anything starts. Neither Flower nor the app is imported.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from reprlib import repr as short_repr
+from typing import Any, TypeAlias
+
+from fedwaggle.errors import ConfigError
+
+__all__ = ["App", "ConfigValue", "read_app"]
+
+ConfigValue: TypeAlias = bool | int | float | str
+
+_FIX_FOLDER = "give the folder of a Flower app, the one that `flwr run` takes"
+
+
+@dataclass(frozen=True)
+class App:
+    """A Flower app folder and the run config to run it with.
+
+    Attributes
+    ----------
+    path : Path
+        The folder, absolute. Modules of the app are imported from here.
+    name, version, publisher : str
+        From ``[project]`` and ``[tool.flwr.app]``.
+    serverapp, clientapp : str
+        Where the two apps are: ``module:attribute``.
+    config : Mapping[str, bool | int | float | str]
+        The run config: the folder's defaults with the overrides in their place. Nested tables
+        are flattened with dots.
+    """
+
+    path: Path
+    name: str
+    version: str
+    publisher: str
+    serverapp: str
+    clientapp: str
+    config: Mapping[str, ConfigValue]
+
+    @property
+    def references(self) -> tuple[str, str]:
+        """Where the two apps are."""
+        return self.serverapp, self.clientapp
+
+
+def read_app(path: str | Path, overrides: Mapping[str, Any] | None = None) -> App:
+    """Read a Flower app folder.
+
+    Parameters
+    ----------
+    path : str | Path
+        The folder that holds the app's ``pyproject.toml``.
+    overrides : Mapping[str, Any] | None
+        Values to use in place of the folder's. Each key must be one of the folder's, and each
+        value of its default's type; a whole number is taken for a float, too.
+
+    Returns
+    -------
+    App
+        Components and merged config.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is not a Flower app, or an override cannot be used. Every mistake is in
+        it; for an unknown key also the nearest one that there is.
+    """
+    folder = Path(path).expanduser().absolute()
+    pyproject = _read_pyproject(folder)
+    app_table = _table(pyproject, "tool", "flwr", "app")
+    components = _table(app_table, "components")
+    defaults, mistakes = _flatten(_table(app_table, "config"))
+    mistakes += [
+        f'{folder / "pyproject.toml"}: expected {kind} = "module:attribute" in '
+        f"[tool.flwr.app.components], got {short_repr(components.get(kind))}; {_FIX_FOLDER}"
+        for kind in ("serverapp", "clientapp")
+        if not _is_reference(components.get(kind))
+    ]
+    config = _merge(defaults, overrides or {}, mistakes)
+    if mistakes:
+        raise ConfigError(mistakes)
+    project = _table(pyproject, "project")
+    return App(
+        path=folder,
+        name=str(project.get("name", folder.name)),
+        version=str(project.get("version", "")),
+        publisher=str(app_table.get("publisher", "")),
+        serverapp=components["serverapp"],
+        clientapp=components["clientapp"],
+        config=config,
+    )
+
+
+def _read_pyproject(folder: Path) -> dict[str, Any]:
+    file = folder / "pyproject.toml"
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            [f"{file}: expected an app's pyproject.toml, but {error.strerror}; {_FIX_FOLDER}"]
+        ) from error
+    except ValueError as error:
+        raise ConfigError([f"{file}: expected TOML, but {error}; correct that line"]) from error
+
+
+def _table(table: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """Return a nested table, or an empty one where there is none."""
+    for key in keys:
+        inner = table.get(key)
+        table = inner if isinstance(inner, dict) else {}
+    return table
+
+
+def _is_reference(text: object) -> bool:
+    """Whether ``text`` reads as ``module:attribute``."""
+    if not isinstance(text, str):
+        return False
+    module, _, attribute = text.partition(":")
+    return bool(module and attribute)
+
+
+def _flatten(table: Mapping[str, Any]) -> tuple[dict[str, ConfigValue], list[str]]:
+    """Join nested keys with dots, as Flower does; and name what Flower's config cannot hold."""
+    flat: dict[str, ConfigValue] = {}
+    mistakes: list[str] = []
+    for key, value in _leaves(table, ""):
+        if isinstance(value, ConfigValue):
+            flat[key] = value
+        else:
+            mistakes.append(
+                f"[tool.flwr.app.config] {key}: expected bool, int, float or str, "
+                f"got {type(value).__name__}; write it as text and read it in the app"
+            )
+    return flat, mistakes
+
+
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _merge(
+    defaults: Mapping[str, ConfigValue], overrides: Mapping[str, Any], mistakes: list[str]
+) -> dict[str, ConfigValue]:
+    """Return defaults with overrides in their place; add a line to ``mistakes`` for a bad one."""
+    config = dict(defaults)
+    for key, value in _leaves(overrides, ""):
+        if key not in defaults:
+            mistakes.append(_unknown_key(key, defaults))
+        elif isinstance(defaults[key], float) and type(value) is int:
+            config[key] = float(value)
+        elif type(value) is type(defaults[key]):
+            config[key] = value
+        else:
+            mistakes.append(
+                f"{key}: expected {type(defaults[key]).__name__}, got {type(value).__name__} "
+                f"{short_repr(value)}; the app's default is {short_repr(defaults[key])}"
+            )
+    return config
+
+
+def _unknown_key(key: str, known: Mapping[str, ConfigValue]) -> str:
+    nearest = get_close_matches(key, known, n=1)
+    fix = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known) or 'none'}"
+    return f"{key}: expected a key of the app's [tool.flwr.app.config], got an unknown one; {fix}"

@@ -1,0 +1,179 @@
+"""Plain values as bytes, and bytes through files and sockets.
+
+What crosses between processes is made of Python's own scalars, lists, tuples and dicts,
+written by ``marshal``: it cannot name a class, so nothing that a client says chooses code that
+runs in the server. All processes of a run are the same interpreter, which ``marshal`` needs.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import socket
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, TypeAlias
+
+__all__ = [
+    "Buffer",
+    "Frame",
+    "Plain",
+    "cut",
+    "dump",
+    "load",
+    "read_all",
+    "read_pieces",
+    "receive_frame",
+    "send_frame",
+    "split",
+    "write_all",
+]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Plain: TypeAlias = Any  # scalars, lists, tuples and dicts, however deep
+
+_LENGTH_BYTES = 4
+_MOST_BUFFERS = 512  # the system takes at most 1,024 in one call
+_INLINE_BYTES = 32_768  # a larger frame goes through a file in memory, a smaller one does not pay
+_RECEIVED_BYTES = 2 * _INLINE_BYTES
+_AT_ONCE_BYTES = 1_048_576
+
+
+def dump(values: Plain) -> bytes:
+    """Write plain values, with their length in front."""
+    body = marshal.dumps(values)
+    return len(body).to_bytes(_LENGTH_BYTES, "little") + body
+
+
+def split(data: bytes) -> tuple[Plain, int]:
+    """Return the values at the start of ``data``, and where they end."""
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    return marshal.loads(data[_LENGTH_BYTES:end]), end  # noqa: S302  # plain values, see above
+
+
+def load(fd: int, offset: int = 0) -> tuple[Plain, int]:
+    """Return the values that lie at ``offset`` of a file, and where they end."""
+    start = offset + _LENGTH_BYTES
+    end = start + int.from_bytes(read_all(fd, _LENGTH_BYTES, offset), "little")
+    return marshal.loads(read_all(fd, end - start, start)), end  # noqa: S302  # see above
+
+
+def write_all(fd: int, buffers: Sequence[Buffer]) -> int:
+    """Append all bytes of all buffers to a file in memory, and return how many there were."""
+    total = 0
+    for start in range(0, len(buffers), _MOST_BUFFERS):
+        few = buffers[start : start + _MOST_BUFFERS]
+        views = [memoryview(buffer).cast("B") for buffer in few if len(buffer)]
+        while views:
+            written = os.writev(fd, views)
+            total += written
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+    return total
+
+
+def read_all(fd: int, length: int, offset: int) -> bytes:
+    """Read exactly ``length`` bytes at ``offset`` of a file.
+
+    Raises
+    ------
+    EOFError
+        If the file ends before.
+    """
+    data = os.pread(fd, length, offset)
+    if len(data) == length:
+        return data
+    parts = [data]  # one call moves at most 2 GiB
+    while (missing := length - sum(map(len, parts))) > 0:
+        part = os.pread(fd, missing, offset + length - missing)
+        if not part:
+            raise EOFError(f"expected {length} bytes, got {length - missing}")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_pieces(fd: int, sizes: Sequence[int], offset: int) -> list[bytes]:
+    """Read what lies at ``offset`` of a file, in pieces of the given sizes.
+
+    Few bytes are read at once and then cut, which is cheaper than many calls to the system;
+    many are read piece by piece, so that no second copy of them is needed.
+    """
+    total = sum(sizes)
+    if total <= _AT_ONCE_BYTES:
+        return cut(read_all(fd, total, offset), sizes)
+    pieces = []
+    for size in sizes:
+        pieces.append(read_all(fd, size, offset))
+        offset += size
+    return pieces
+
+
+def cut(data: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """Return pieces of the given sizes.
+
+    Examples
+    --------
+    >>> cut(b"abcde", [2, 0, 3])
+    [b'ab', b'', b'cde']
+    """
+    ends = list(accumulate(sizes, initial=0))
+    return [data[start:end] for start, end in pairwise(ends)]
+
+
+def send_frame(channel: socket.socket, head: bytes, buffers: Sequence[Buffer] = ()) -> None:
+    """Send a head (made by :func:`dump`) and the bytes behind it as one packet.
+
+    A large frame is written into a file in memory, and the packet carries that file: the
+    receiver reads it without this process, which may be dead by then.
+    """
+    if len(head) + sum(map(len, buffers)) <= _INLINE_BYTES:
+        channel.sendmsg([head, *buffers])
+        return
+    fd = os.memfd_create("waggle-frame", os.MFD_CLOEXEC)
+    try:
+        write_all(fd, [head, *buffers])
+        socket.send_fds(channel, [b"\0"], [fd])
+    finally:
+        os.close(fd)
+
+
+def receive_frame(channel: socket.socket) -> Frame | None:
+    """Receive one packet; return nothing if there is nobody left who could send one."""
+    data, fds, _, _ = socket.recv_fds(channel, _RECEIVED_BYTES, 1)
+    if not data:
+        return None
+    if fds:
+        return Frame(*load(fds[0]), fd=fds[0])
+    return Frame(*split(data), data=data)
+
+
+class Frame:
+    """A packet that was received.
+
+    Attributes
+    ----------
+    values : Plain
+        What its head says.
+    """
+
+    def __init__(self, values: Plain, end: int, *, data: bytes = b"", fd: int = -1) -> None:
+        self.values = values
+        self._at, self._data, self._fd = end, data, fd
+
+    def buffers(self, sizes: Sequence[int]) -> list[bytes]:
+        """Return the next bytes behind the head, cut into pieces of the given sizes."""
+        total = sum(sizes)
+        at, self._at = self._at, self._at + total
+        if self._fd < 0:
+            return cut(self._data[at : at + total], sizes)
+        return read_pieces(self._fd, sizes, at)
+
+    def close(self) -> None:
+        """Give up the memory behind the frame; its buffers are copies and stay."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    __del__ = close

@@ -1,0 +1,110 @@
+"""What the local engine is asked for, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedwaggle.engine.pool import MOST_POOL_WORKERS
+from fedwaggle.errors import ConfigError
+
+__all__ = ["EngineOptions", "worker_devices"]
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """The options of :func:`fedwaggle.engine.run`, which describes them.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of its range. Every mistake is in it.
+    """
+
+    nodes: int = 10
+    workers: int | None = None
+    client_timeout: float | None = None
+    gpus: int | None = None
+    clients_per_gpu: int = 1
+    isolate: bool = False
+    seed: int | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        checks = {
+            f"nodes: expected at least 1, got {self.nodes}": self.nodes >= 1,
+            f"workers: expected 1 to {MOST_POOL_WORKERS}, got {self.workers}; leave it out for one "
+            "a core": self.workers is None or 1 <= self.workers <= MOST_POOL_WORKERS,
+            f"client-timeout: expected seconds above 0, got {self.client_timeout}; leave it out "
+            "for no limit": self.client_timeout is None or self.client_timeout > 0,
+            f"gpus: expected at least 0, got {self.gpus}; leave it out to let clients see what "
+            "there is": self.gpus is None or self.gpus >= 0,
+            f"clients-per-gpu: expected at least 1, got {self.clients_per_gpu}": (
+                self.clients_per_gpu >= 1
+            ),
+        }
+        mistakes = [text for text, holds in checks.items() if not holds]
+        if mistakes:
+            raise ConfigError(mistakes)
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers there will be; never more than nodes, which could not keep them busy."""
+        if self.workers is not None:
+            wanted = self.workers
+        elif self.gpus:
+            wanted = self.gpus * self.clients_per_gpu
+        else:
+            wanted = len(os.sched_getaffinity(0))
+        return min(wanted, self.nodes, MOST_POOL_WORKERS)
+
+    @property
+    def can_fork(self) -> bool:
+        """Whether workers may share one import: not where a GPU is in sight, as CUDA cannot."""
+        if self.gpus is not None:
+            return self.gpus == 0
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        return hidden or not any(Path("/dev").glob("nvidia[0-9]*"))
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the workers: one thread for each, unless the user says else."""
+        environment = {**dict.fromkeys(_ONE_THREAD, "1"), **os.environ}
+        if self.gpus == 0:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        return environment
+
+
+def worker_devices(
+    gpus: int | None, workers: int, environment: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the ``CUDA_VISIBLE_DEVICES`` of each worker: one GPU each, in turn.
+
+    Parameters
+    ----------
+    gpus : int | None
+        GPUs to use; none, or 0, leaves the environment alone.
+    workers : int
+        How many workers there are.
+    environment : Mapping[str, str] | None
+        Where ``CUDA_VISIBLE_DEVICES`` may name the GPUs that there are.
+
+    Examples
+    --------
+    >>> worker_devices(2, 4, {})
+    ['0', '1', '0', '1']
+    >>> worker_devices(2, 2, {"CUDA_VISIBLE_DEVICES": "5,7,9"})
+    ['5', '7']
+    >>> worker_devices(None, 2, {})
+    []
+    """
+    if not gpus:
+        return []
+    named = (environment or {}).get("CUDA_VISIBLE_DEVICES", "")
+    devices = [name.strip() for name in named.split(",") if name.strip()]
+    devices = devices[:gpus] or [str(number) for number in range(gpus)]
+    return [devices[index % len(devices)] for index in range(workers)]

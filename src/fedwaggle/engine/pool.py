@@ -1,0 +1,241 @@
+"""The pool: the server's side of the workers. It appends tasks and hears what became of them.
+
+Two sockets tell it everything: replies come from the workers, and the zygote says which worker
+died over which task. Both are waited for together, so nothing is polled.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from fedwaggle.engine.board import MOST_WORKERS, Board
+from fedwaggle.engine.frames import Frame, dump, receive_frame, send_frame
+from fedwaggle.engine.output import OutputReader
+from fedwaggle.engine.parcels import Address
+from fedwaggle.engine.setup import Setup
+from fedwaggle.engine.zygote import command
+from fedwaggle.errors import EngineError
+
+__all__ = ["MOST_POOL_WORKERS", "Event", "Lost", "Pool"]
+
+_MOST_ZYGOTES = 4  # one that is killed is replaced; one that keeps dying is not
+MOST_POOL_WORKERS = MOST_WORKERS // _MOST_ZYGOTES
+_PATIENCE_SECONDS = 5.0  # for processes that were told to end
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task whose worker ended before it answered.
+
+    Attributes
+    ----------
+    task : int
+        Its number.
+    reason : str
+        How the worker ended.
+    """
+
+    task: int
+    reason: str
+
+
+Event: TypeAlias = Frame | Lost
+
+
+class Pool:
+    """The worker processes of a run.
+
+    Parameters
+    ----------
+    setup : Setup
+        The run; its file descriptors are filled in here.
+    environment : Mapping[str, str]
+        Environment of the workers.
+    client_timeout : float | None
+        Seconds after which a client that has not answered is ended, with its worker.
+    show_line : Callable[[str, bool], None]
+        Prints a line of a client; the flag says whether it belongs to standard error.
+    report : Callable[[str], None]
+        Takes a line on what happens to workers.
+
+    Attributes
+    ----------
+    is_ready : bool
+        Whether a worker has imported the app. ``collect`` returns when this becomes true.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        environment: Mapping[str, str],
+        client_timeout: float | None,
+        show_line: Callable[[str, bool], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._environment = dict(environment)
+        self._client_timeout = client_timeout
+        self._report = report
+        self._board = Board.create()
+        self._replies, self._workers_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._replies.setblocking(False)
+        self._output = OutputReader(show_line)
+        self._setup = replace(
+            setup,
+            board=self._board.fd,
+            tokens_out=self._board.tokens_out,
+            tokens_in=self._board.tokens_in,
+            replies=self._workers_end.fileno(),
+            output=self._output.fd,
+        )
+        self.is_ready = False
+        self._hung: set[int] = set()  # tasks whose workers were told to end
+        self._zygotes = 0
+        self._start_zygote()
+
+    def append(self, letter: Address) -> int | None:
+        """Append a task, and return its number; or nothing if too many wait already."""
+        return self._board.append(letter)
+
+    def withdraw(self, task: int) -> bool:
+        """Take a task back, and return whether no worker had it yet."""
+        return self._board.withdraw(task)
+
+    def collect(self, timeout: float | None) -> list[Event]:
+        """Wait until something happened, or for so long, and return what became of tasks.
+
+        Parameters
+        ----------
+        timeout : float | None
+            Seconds; 0 only looks, and None waits for ever.
+
+        Raises
+        ------
+        EngineError
+            If the app cannot be imported in a worker, or workers keep ending.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            waits = [seconds for seconds in (left, self._end_hung_clients()) if seconds is not None]
+            ready, _, _ = select.select(
+                [self._replies, self._control], [], [], min(waits, default=None)
+            )
+            # What the zygote says goes last: a worker's replies were sent before its death.
+            lost = self._hear_zygote() if self._control in ready else []
+            was_ready = self.is_ready
+            events = [*self._receive_replies(), *lost] if ready else []
+            if events or left == 0.0 or self.is_ready != was_ready:
+                return events
+
+    def close(self) -> None:
+        """End all workers, with whatever they started."""
+        self._control.close()  # the zygote takes it as the end
+        try:
+            self._process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._workers_end.close()
+        self._output.close()
+        self._replies.close()
+        self._board.close()
+
+    def _start_zygote(self) -> None:
+        self._zygotes += 1
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        setup_fd = self._setup.write()
+        with theirs:
+            self._process = subprocess.Popen(
+                command("serve", setup_fd, theirs.fileno(), os.getpid()),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(
+                    setup_fd,
+                    theirs.fileno(),
+                    self._setup.tokens_in,
+                    *self._setup.descriptors,
+                ),
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for the server's process, which ends the rest
+            )
+        os.close(setup_fd)
+
+    def _receive_replies(self) -> list[Frame]:
+        frames: list[Frame] = []
+        while True:
+            try:
+                frame = receive_frame(self._replies)
+            except BlockingIOError:
+                return frames
+            if frame is None:
+                return frames
+            _, kind, _, text, _ = frame.values
+            if kind == "failed":
+                raise EngineError(_import_error(text))
+            if kind == "ready":
+                self.is_ready = True
+            else:
+                frames.append(frame)
+
+    def _hear_zygote(self) -> list[Event]:
+        frame = receive_frame(self._control)
+        if frame is None:
+            return self._replace_zygote()
+        kind, *values = frame.values
+        if kind == "failed":
+            raise EngineError(_import_error(values[0]))
+        if kind == "ready":
+            if values[0]:
+                self._report(f"each worker imports the ClientApp by itself: {values[0]}")
+            return []
+        task, reason = values
+        if task in self._hung:
+            reason = f"it did not answer within client-timeout ({self._client_timeout:g} s)"
+        self._report(f"a worker was replaced: {reason}")
+        return [Lost(task, reason)]
+
+    def _replace_zygote(self) -> list[Event]:
+        """Start another zygote; the workers of the one that died have died with it."""
+        status = self._process.wait()
+        if self._zygotes == _MOST_ZYGOTES:
+            raise EngineError(f"the process that starts workers keeps dying (status {status})")
+        lost = [Lost(busy.task, "its process was ended") for busy in self._board.busy(self._slots)]
+        # A worker in its last breath may still write into its slot, so these are not used again.
+        first_slot = self._setup.first_slot + self._setup.workers
+        self._setup = replace(self._setup, first_slot=first_slot)
+        self._control.close()
+        self._start_zygote()
+        for _ in range(self._setup.workers):
+            self._board.add_token()  # each of the dead may have had one in its hand
+        self._report(f"the process that starts workers died (status {status}), and was replaced")
+        return list(lost)
+
+    def _end_hung_clients(self) -> float | None:
+        """Have overdue clients ended, and return the seconds until the next one may be overdue."""
+        if self._client_timeout is None:
+            return None
+        now = time.monotonic()
+        next_due = self._client_timeout  # of a client that starts now
+        for busy in self._board.busy(self._slots):
+            due = busy.since + self._client_timeout - now
+            if due > 0:
+                next_due = min(next_due, due)
+            elif busy.task not in self._hung:
+                self._hung.add(busy.task)
+                send_frame(self._control, dump((busy.slot, busy.task)))
+        return next_due
+
+    @property
+    def _slots(self) -> range:
+        return range(self._setup.first_slot, self._setup.first_slot + self._setup.workers)
+
+
+def _import_error(text: str) -> str:
+    return f"the ClientApp could not be started in a worker:\n{text.rstrip()}"

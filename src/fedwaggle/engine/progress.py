@@ -1,0 +1,279 @@
+"""What a run shows of itself: bars on a terminal, a line a round elsewhere, or nothing.
+
+The engine does not know what a round is: the ServerApp is any program. Flower's strategies
+write ``server-round`` into the config that they send, and from it the messages of a round are
+told apart. Accuracy is whatever metric of an evaluation has "acc" in its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flwr.app import Message, RecordDict
+    from rich.progress import Progress as RichProgress
+
+__all__ = ["BarProgress", "Progress", "RoundTally", "open_progress"]
+
+_ROUNDS_KEYS = ("num-server-rounds", "num-rounds", "rounds")
+_REFRESH_SECONDS = 0.1
+
+
+@dataclass
+class RoundTally:
+    """What happened in a round so far.
+
+    Attributes
+    ----------
+    number : int
+        The round; 0 is what was sent before the first, or without one.
+    sent, done : dict[str, int]
+        Messages that were sent and that were answered, by kind: train, evaluate, query.
+    errors : int
+        How many of the answers were errors.
+    accuracies : list[float]
+        What the clients' evaluations said.
+    began : float
+        When the first message was sent, on the monotonic clock (s).
+    """
+
+    number: int = 0
+    sent: dict[str, int] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
+    errors: int = 0
+    accuracies: list[float] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def line(self, num_rounds: int | None, now: float) -> str:
+        """Return the round on one line.
+
+        Examples
+        --------
+        >>> tally = RoundTally(2, {"train": 5}, {"train": 5}, 1, [0.5, 0.7], began=0.0)
+        >>> tally.line(3, now=1.25)
+        'round 2/3  train 5/5  errors 1  accuracy 0.600  1.2 s'
+        """
+        of = f"/{num_rounds}" if num_rounds else ""
+        kinds = [f"{kind} {self.done.get(kind, 0)}/{n}" for kind, n in self.sent.items()]
+        parts = [f"round {self.number}{of}", *kinds]
+        if self.errors:
+            parts.append(f"errors {self.errors}")
+        if self.accuracies:
+            parts.append(f"accuracy {self.accuracy}")
+        return "  ".join([*parts, f"{now - self.began:.1f} s"])
+
+    @property
+    def accuracy(self) -> str:
+        """The mean of the accuracies so far, or nothing."""
+        if not self.accuracies:
+            return ""
+        return f"{sum(self.accuracies) / len(self.accuracies):.3f}"
+
+
+class Progress:
+    """Follows a run; this one says a line a round, through Flower's log.
+
+    Parameters
+    ----------
+    num_rounds : int | None
+        How many rounds there will be, if that is known.
+    verbose : bool
+        Whether to say what happens to workers.
+    """
+
+    def __init__(self, num_rounds: int | None, *, verbose: bool) -> None:
+        self.num_rounds = num_rounds
+        self.verbose = verbose
+        self.tally = RoundTally()
+        self.logger = logging.getLogger("flwr.fedwaggle.engine")
+
+    def attach_logs(self) -> None:
+        """Prepare Flower's log, which exists from now on."""
+
+    def client_line(self, line: str, is_error: bool) -> None:
+        """Print a line of a client."""
+        stream = sys.stderr if is_error else sys.stdout
+        stream.write(f"{line}\n")  # in one piece: other lines are written meanwhile
+        stream.flush()
+
+    def report(self, line: str) -> None:
+        """Say what happened to a worker."""
+        if self.verbose:
+            self.logger.info(line)
+
+    def pushed(self, message: Message) -> None:
+        """Count a message."""
+        number = _round_of(message.content)
+        if number is not None and number != self.tally.number:
+            self.round_ended()
+            self.tally = RoundTally(number)
+        kind = message.metadata.message_type.partition(".")[0]
+        self.tally.sent[kind] = self.tally.sent.get(kind, 0) + 1
+
+    def replied(self, message: Message, reply: Message) -> None:
+        """Count an answer."""
+        kind = message.metadata.message_type.partition(".")[0]
+        self.tally.done[kind] = self.tally.done.get(kind, 0) + 1
+        if reply.has_error():
+            self.tally.errors += 1
+        elif kind == "evaluate" and (accuracy := _accuracy_of(reply.content)) is not None:
+            self.tally.accuracies.append(accuracy)
+
+    def round_ended(self) -> None:
+        """Say how the round went that was followed until now."""
+        if self.tally.sent:
+            self.logger.info(self.tally.line(self.num_rounds, time.monotonic()))
+
+    def close(self) -> None:
+        """Say how the last round went."""
+        self.round_ended()
+
+
+class QuietProgress(Progress):
+    """Says nothing, and keeps Flower's log to warnings."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        super().__init__(None, verbose=verbose)
+        self._levels: dict[logging.Handler, int] = {}
+
+    def attach_logs(self) -> None:
+        """Let warnings and errors through, and nothing below."""
+        for handler in logging.getLogger("flwr").handlers:
+            self._levels[handler] = handler.level
+            handler.setLevel(max(handler.level, logging.WARNING))
+
+    def pushed(self, message: Message) -> None:
+        """Look away."""
+
+    def replied(self, message: Message, reply: Message) -> None:
+        """Look away."""
+
+    def close(self) -> None:
+        """Give Flower's log its levels back."""
+        for handler, level in self._levels.items():
+            handler.setLevel(level)
+
+
+class BarProgress(Progress):
+    """Draws two bars: the rounds, and the clients that are done in this one.
+
+    Parameters
+    ----------
+    bars : RichProgress
+        What draws them, started.
+    num_rounds, verbose : int | None, bool
+        As above.
+    """
+
+    def __init__(self, bars: RichProgress, num_rounds: int | None, *, verbose: bool) -> None:
+        super().__init__(num_rounds, verbose=verbose)
+        self._bars = bars
+        self._rounds = bars.add_task("rounds", total=num_rounds, accuracy="")
+        self._clients = bars.add_task("clients", total=None, accuracy="")
+        self._drawn = 0.0
+        self._streams: dict[logging.StreamHandler[Any], Any] = {}
+
+    def attach_logs(self) -> None:
+        """Let Flower's log lines appear above the bars."""
+        for handler in logging.getLogger("flwr").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                self._streams[handler] = handler.setStream(sys.stderr)
+
+    def pushed(self, message: Message) -> None:
+        """Count a message."""
+        super().pushed(message)
+        self._draw(message)
+
+    def replied(self, message: Message, reply: Message) -> None:
+        """Count an answer."""
+        super().replied(message, reply)
+        self._draw(message)
+
+    def round_ended(self) -> None:
+        """Nothing to say: the bars have shown it."""
+
+    def close(self) -> None:
+        """Draw the end, and give Flower's log its stream back."""
+        self._bars.update(self._rounds, completed=self.tally.number, refresh=True)
+        for handler, stream in self._streams.items():
+            if stream is not None:
+                handler.setStream(stream)
+
+    def _draw(self, message: Message) -> None:
+        now = time.monotonic()
+        if now - self._drawn < _REFRESH_SECONDS:
+            return
+        self._drawn = now
+        kind = message.metadata.message_type.partition(".")[0]
+        self._bars.update(self._rounds, completed=max(0, self.tally.number - 1))
+        self._bars.update(
+            self._clients,
+            description=kind,
+            total=self.tally.sent.get(kind, 0),
+            completed=self.tally.done.get(kind, 0),
+            accuracy=f"accuracy {self.tally.accuracy}" if self.tally.accuracies else "",
+        )
+        self._bars.refresh()
+
+
+@contextmanager
+def open_progress(config: Mapping[str, Any], quiet: bool, verbose: bool) -> Iterator[Progress]:
+    """Follow a run in the way that fits where its output goes."""
+    rounds = [config[key] for key in _ROUNDS_KEYS if isinstance(config.get(key), int)]
+    num_rounds = rounds[0] if rounds else None
+    if quiet:
+        progress: Progress = QuietProgress(verbose=verbose)
+    elif not sys.stderr.isatty():
+        progress = Progress(num_rounds, verbose=verbose)
+    else:
+        with _bars() as bars:
+            progress = BarProgress(bars, num_rounds, verbose=verbose)
+            try:
+                yield progress
+            finally:
+                progress.close()
+        return
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def _bars() -> RichProgress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[accuracy]}"),
+        console=Console(stderr=True),
+        auto_refresh=False,  # it is drawn when something happens
+    )
+
+
+def _round_of(content: RecordDict) -> int | None:
+    """Return the round that a message's config names, if it does."""
+    for record in content.config_records.values():
+        number = record.get("server-round")
+        if isinstance(number, int):
+            return number
+    return None
+
+
+def _accuracy_of(content: RecordDict) -> float | None:
+    """Return the first metric that has an accuracy's name."""
+    for record in content.metric_records.values():
+        for name, value in record.items():
+            if "acc" in name.lower() and isinstance(value, int | float):
+                return float(value)
+    return None

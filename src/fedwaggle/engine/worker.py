@@ -1,0 +1,185 @@
+"""A worker: takes messages from the board, lets the ClientApp answer them, sends the replies.
+
+A worker serves any node: all that a node has is its number and its state, and both come with
+the message. What goes wrong in the app becomes an error reply, and the node's state stays as it
+was before the message.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedwaggle.engine.board import Board
+from fedwaggle.engine.flower_api import (
+    CLIENT_APP_RAISED,
+    make_message,
+    set_task_identity,
+    state_from_bytes,
+    state_to_bytes,
+)
+from fedwaggle.engine.frames import Buffer, dump, load, read_pieces, send_frame
+from fedwaggle.engine.parcels import Address, ParcelReader
+from fedwaggle.engine.setup import Setup
+from fedwaggle.engine.wire import (
+    ArrayFacts,
+    PackedRecord,
+    describe_arrays,
+    pack_content,
+    pack_metadata,
+    rebuild_arrays,
+    unpack_content,
+)
+
+__all__ = ["Worker"]
+
+_logger = logging.getLogger("flwr")  # a client's errors look as they do under Flower
+_CREATED_AT, _TTL = 6, 7  # places in a message's metadata
+
+
+class Worker:
+    """One worker process.
+
+    Parameters
+    ----------
+    setup : Setup
+        The run.
+    app : ClientApp
+        The app, imported.
+    board : Board
+        Where tasks come from.
+    slot : int
+        This worker's place on it.
+    set_label : Callable[[str], None]
+        Sets what stands in front of each printed line.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        app: ClientApp,
+        board: Board,
+        slot: int,
+        set_label: Callable[[str], None],
+    ) -> None:
+        self._setup, self._app, self._board, self._slot = setup, app, board, slot
+        self._set_label = set_label
+        self._replies = socket.socket(fileno=setup.replies)
+        self._parcels = ParcelReader(setup.server_pid)
+        self._arrays: dict[Address, tuple[list[ArrayFacts], list[bytes]]] = {}
+
+    def serve(self) -> None:
+        """Answer messages until the board is closed; or one, if messages are isolated."""
+        send_frame(self._replies, dump((-1, "ready", None, None, None)))
+        while (task := self._board.take(self._slot)) is not None:
+            self._answer(task.number, task.letter)
+            self._board.finish(self._slot)
+            if self._setup.isolate:
+                return
+
+    def _answer(self, number: int, letter: Address) -> None:
+        fd = self._parcels.open(letter)
+        (metadata, records, partition, state), _ = load(fd, letter.offset)
+        if metadata[_CREATED_AT] + metadata[_TTL] <= time.time():
+            send_frame(self._replies, dump((number, "expired", None, None, None)))
+            return
+        self._set_label(f"[client {partition}] ")
+        seed_random(self._setup.seed, number)
+        head, buffers = self._call_app(number, metadata, records, partition, state)
+        self._set_label(f"[client {partition}] ")  # ends a line that was left open
+        send_frame(self._replies, head, buffers)
+
+    def _call_app(
+        self,
+        number: int,
+        metadata: tuple[Any, ...],
+        records: list[PackedRecord],
+        partition: int,
+        state: bytes,
+    ) -> tuple[bytes, list[Buffer]]:
+        """Return the reply's head and the bytes of its arrays."""
+        used = {Address(*values) for _, kind, values in records if kind == "arrays"}
+        self._arrays = {place: arrays for place, arrays in self._arrays.items() if place in used}
+        message = make_message(metadata, content=unpack_content(records, self._find_arrays))
+        context = self._make_context(message.metadata.dst_node_id, partition, state)
+        set_task_identity(self._setup.run_id, context.node_id)
+        try:
+            reply = self._app(message, context)
+            return pack_reply(number, message, reply, context.state, state)
+        except Exception as error:  # whatever a client raises is for its server to know
+            _logger.error("ClientApp raised an exception", exc_info=error)
+            reason = f"{type(error)}:<'{error}'>"
+            return dump((number, "error", None, (CLIENT_APP_RAISED, reason), None)), []
+
+    def _make_context(self, node_id: int, partition: int, state: bytes) -> Context:
+        return Context(
+            run_id=self._setup.run_id,
+            node_id=node_id,
+            node_config={"partition-id": partition, "num-partitions": self._setup.num_nodes},
+            state=state_from_bytes(state),
+            run_config=dict(self._setup.run_config),
+        )
+
+    def _find_arrays(self, place: tuple[int, int, int]) -> ArrayRecord:
+        """Return the arrays that lie at an address; those of the message before are at hand."""
+        address = Address(*place)
+        if address not in self._arrays:
+            fd = self._parcels.open(address)
+            facts, end = load(fd, address.offset)
+            self._arrays[address] = (facts, read_pieces(fd, [size for *_, size in facts], end))
+        return rebuild_arrays(*self._arrays[address])
+
+
+def pack_reply(
+    number: int, message: Message, reply: Message, state: RecordDict, state_before: bytes
+) -> tuple[bytes, list[Buffer]]:
+    """Return a reply's head and the bytes of its arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the app returned something that cannot be sent, or that answers another message.
+    """
+    if not isinstance(reply, Message):
+        raise TypeError(f"expected the ClientApp to return a Message, got {type(reply).__name__}")
+    if reply.metadata.reply_to_message_id != message.metadata.message_id:
+        raise ValueError("expected a reply to the message: build it with reply_to=message")
+    state_after = state_to_bytes(state)
+    changed = None if state_after == state_before else state_after
+    metadata = pack_metadata(reply)
+    if reply.has_error():
+        body = (int(reply.error.code), reply.error.reason)
+        return dump((number, "error", metadata, body, changed)), []
+    buffers: list[Buffer] = []
+
+    def place(record: ArrayRecord) -> list[ArrayFacts]:
+        facts, data = describe_arrays(record)
+        buffers.extend(data)
+        return facts
+
+    records = pack_content(reply.content, place)
+    return dump((number, "content", metadata, records, changed)), buffers
+
+
+def seed_random(seed: int, number: int) -> None:
+    """Seed the generators that a client may draw from without seeding them itself.
+
+    Each message has numbers of its own, whichever worker it comes to. An app that seeds its
+    generators is not touched by it.
+    """
+    mixed = hash((seed, number)) & 0x7FFF_FFFF_FFFF_FFFF  # ints hash alike in every process
+    random.seed(mixed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(mixed & 0xFFFF_FFFF)
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.manual_seed(mixed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(mixed)

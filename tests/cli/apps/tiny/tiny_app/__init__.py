@@ -1,0 +1,1 @@
+"""A federation without PyTorch: each client adds its partition id to what it was sent."""

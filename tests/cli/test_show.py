@@ -1,0 +1,89 @@
+"""The commands that read: runs, report, watch, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedwaggle.runs import Run
+from fedwaggle.runs.events import RoundFinished, RunFinished, RunStarted
+
+
+def record_run(outputs: Path, name: str, accuracy: float) -> Path:
+    """Write the record of a run of one round."""
+    with Run.create(outputs, name=name) as run:
+        run.record(
+            RunStarted(
+                name=name,
+                strategy="FedAvg",
+                engine="local",
+                num_rounds=1,
+                nodes=2,
+                config={},
+                seed=1,
+            )
+        )
+        run.record(RoundFinished(round=0, metrics={"accuracy": 0.1}, seconds=0.1))
+        run.record(RoundFinished(round=1, metrics={"accuracy": accuracy}, seconds=0.5))
+        run.record(
+            RunFinished(rounds=1, metrics={"accuracy": accuracy}, sha256="0" * 64, seconds=0.6)
+        )
+    return run.path
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> list[Path]:
+    """Return two finished runs in ./outputs."""
+    outputs = tmp_path / "outputs"
+    return [record_run(outputs, "first", 0.5), record_run(outputs, "second", 0.75)]
+
+
+def test_runs_lists_what_is_there(waggle, two_runs: list[Path]) -> None:
+    done = waggle("runs")
+    assert done.returncode == 0, done.stderr
+    for run in two_runs:
+        assert run.name in done.stdout
+    assert done.stdout == waggle("runs", "outputs").stdout
+
+
+def test_no_runs_is_no_error(waggle, tmp_path: Path) -> None:
+    done = waggle("runs")
+    assert (done.returncode, done.stdout.startswith("No runs in ")) == (0, True)
+
+
+def test_report_writes_the_latest_run_s_page(waggle, two_runs: list[Path]) -> None:
+    done = waggle("report")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{two_runs[1] / 'report.html'}\n"
+    assert "second" in (two_runs[1] / "report.html").read_text()
+
+
+def test_report_writes_where_it_is_told(waggle, two_runs: list[Path], tmp_path: Path) -> None:
+    done = waggle("report", two_runs[0].name, "--output", "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "first" in (tmp_path / "page.html").read_text()
+
+
+def test_watch_shows_a_finished_run_once(waggle, two_runs: list[Path]) -> None:
+    done = waggle("watch", str(two_runs[0]))
+    assert done.returncode == 0, done.stderr
+    assert "first" in done.stdout
+
+
+def test_compare_writes_one_page(waggle, two_runs: list[Path], tmp_path: Path) -> None:
+    done = waggle("compare", *(run.name for run in two_runs))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "comparison.html").read_text()
+    assert "first" in page
+    assert "second" in page
+
+
+@pytest.mark.parametrize(
+    "command", [["report"], ["watch"], ["compare", "a", "b"], ["report", "--serve"]]
+)
+def test_a_run_that_is_not_there_is_status_2(waggle, command: list[str]) -> None:
+    done = waggle(*command)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected latest, the name of a run, or its folder")
+    assert "Traceback" not in done.stderr

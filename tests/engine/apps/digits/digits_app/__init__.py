@@ -1,0 +1,1 @@
+"""Logistic regression on scikit-learn's digits, with FedAdam."""

@@ -1,0 +1,1 @@
+"""Clients with memory: mods, queries, and a state kept over rounds."""

@@ -1,0 +1,70 @@
+"""The board gives each task to one worker, in order, and knows who has what."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from fedwaggle.engine import board as board_module
+from fedwaggle.engine.board import Board
+from fedwaggle.engine.parcels import Address
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    board = Board.create()
+    yield board
+    board.close()
+
+
+def letter(number: int) -> Address:
+    return Address(7, 5, 100 * number)
+
+
+def test_tasks_are_taken_in_the_order_in_which_they_were_appended(board: Board) -> None:
+    assert [board.append(letter(n)) for n in range(3)] == [0, 1, 2]
+    assert board.take(0) == (0, letter(0))
+    assert board.take(4) == (1, letter(1))
+    assert [(b.slot, b.task) for b in board.busy(range(8))] == [(0, 0), (4, 1)]
+    board.finish(0)
+    assert (board.in_hand(0), board.in_hand(4)) == (None, 1)
+    assert (board.taken(0), board.taken(4), board.taken(5)) == (1, 1, 0)
+
+
+def test_a_task_that_was_withdrawn_in_time_is_skipped(board: Board) -> None:
+    for number in range(3):
+        board.append(letter(number))
+    assert board.withdraw(1)
+    assert board.take(0) == (0, letter(0))
+    assert not board.withdraw(0)
+    assert board.take(0) == (2, letter(2))
+
+
+def test_a_token_without_a_task_is_harmless(board: Board) -> None:
+    board.add_token()
+    board.append(letter(0))
+    assert board.take(0) == (0, letter(0))
+
+
+def test_a_full_board_takes_no_more_until_somebody_took_one(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_module, "_MOST_TASKS", 2)
+    assert [board.append(letter(n)) for n in range(3)] == [0, 1, None]
+    assert board.take(0) == (0, letter(0))
+    assert board.append(letter(9)) == 2
+    assert [board.take(0), board.take(0)] == [(1, letter(1)), (2, letter(9))]
+
+
+def test_a_closed_board_wakes_who_waits(board: Board) -> None:
+    view = Board(board.fd, os.dup(board.tokens_out), -1)
+    taken: list[object] = []
+    waiting = threading.Thread(target=lambda: taken.append(view.take(0)))
+    waiting.start()
+    os.close(board.tokens_in)
+    waiting.join(5)
+    assert taken == [None]
+    board.tokens_in = os.dup(board.fd)  # for the fixture to close

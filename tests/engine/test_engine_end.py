@@ -1,0 +1,90 @@
+"""However a run ends, no process and no shared memory is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+CLIENT = """
+@app.train()
+def train(message, context):
+    print("at work", flush=True)
+    time.sleep(600)
+"""
+
+Start = Callable[[], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(make_app, tmp_path: Path) -> Start:
+    """Return a function that starts a run whose two clients never end, and waits for them."""
+    main = """
+    try:
+        ask(grid)
+    finally:
+        print("the server cleans up", flush=True)
+    """
+    app = make_app(CLIENT, main)
+    code = f"from fedwaggle.engine import run; run({str(app)!r}, nodes=2, workers=2)"
+
+    def started() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        for _ in range(2):
+            assert process.stdout.readline().endswith("at work\n")
+        return process
+
+    return started
+
+
+def memory_files() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_everything_within_two_seconds(start: Start, number: signal.Signals) -> None:
+    memory = memory_files()
+    process = start()
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) == 3  # the zygote and two workers
+    process.send_signal(number)
+    _, alive = psutil.wait_procs(family, timeout=2.0)
+    output = process.communicate(timeout=10)[0]
+    assert not alive
+    assert ("the server cleans up" in output) == (number != signal.SIGKILL)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}.get(number, -2)
+    assert memory_files() == memory
+
+
+def test_after_a_run_no_process_is_left(make_app) -> None:
+    from fedwaggle.engine import run
+
+    client = "@app.train()\ndef train(message, context):\n    return answer(message, 1)"
+    before = set(psutil.Process().children(recursive=True))
+    open_files = psutil.Process().num_fds()
+    for _ in range(2):
+        run(make_app(client), nodes=3)
+    assert set(psutil.Process().children(recursive=True)) == before
+    assert psutil.Process().num_fds() <= open_files + 1  # what Flower opens on its first import
+
+
+def test_the_first_step_is_not_far_away(make_app) -> None:
+    """A whole run of an app without torch takes little more than the import of Flower."""
+    client = "@app.train()\ndef train(message, context):\n    return answer(message, 1)"
+    code = f"from fedwaggle.engine import run; run({str(make_app(client))!r}, nodes=3)"
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+    assert time.monotonic() - began < 10.0

@@ -1,0 +1,466 @@
+"""The local engine runs an unmodified app with the meaning that Flower gives it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedwaggle.engine import read_app, run
+from fedwaggle.errors import ConfigError, EngineError
+
+COUNT = """
+@app.train()
+def train(message, context):
+    number = context.state["n"]["n"] + 1 if "n" in context.state else 1
+    context.state["n"] = MetricRecord({"n": number})
+    if message.content.get("config", {}).get("fail"):
+        raise ValueError("boom")
+    return answer(message, number)
+"""
+
+
+def test_a_client_sees_the_context_that_flower_gives(make_app) -> None:
+    client = """
+    @app.query()
+    def query(message, context):
+        context.run_config["lr"] = 9.0  # its own copy: no other message sees it
+        facts = ConfigRecord({
+            "node": [context.node_id - 1000, *context.node_config.values()],
+            "keys": list(context.node_config), "rounds": context.run_config["rounds"],
+            "same": message.metadata.dst_node_id == context.node_id, "empty": not context.state,
+            "run": context.run_id == message.metadata.run_id,
+        })
+        return Message(RecordDict({"f": facts}), reply_to=message)
+    """
+    main = """
+    replies = ask(grid, kind="query") + ask(grid, kind="query")
+    assert context.run_config == {"rounds": 7, "lr": 0.5}, context.run_config
+    assert context.node_config == {} and context.run_id == grid.run.run_id
+    return [dict(r.content["f"]) for r in replies if r.metadata.src_node_id == 1002]
+    """
+    app = make_app(client, main, config="rounds = 3\nlr = 0.5")
+    expected = {
+        "node": [2, 2, 3],
+        "keys": ["partition-id", "num-partitions"],
+        "rounds": 7,
+        "same": True,
+        "empty": True,
+        "run": True,
+    }
+    assert run(app, nodes=3, config={"rounds": 7}).value == [expected, expected]
+
+
+def test_a_node_keeps_its_state_whichever_worker_serves_it(make_app) -> None:
+    main = "return [values(ask(grid)) for _ in range(3)]"
+    result = run(make_app(COUNT, main), nodes=5, workers=2)
+    assert result.value == [dict.fromkeys(range(5), n) for n in (1, 2, 3)]
+    assert (result.messages, result.errors) == (15, 0)
+
+
+def test_a_state_may_hold_arrays_and_may_be_emptied(make_app) -> None:
+    client = """
+    import numpy as np
+    @app.train()
+    def train(message, context):
+        had = len(context.state)
+        if had:
+            assert context.state["head"]["w"].numpy().tolist() == [1.5, 2.5]
+            context.state = RecordDict()
+        else:
+            context.state["head"] = ArrayRecord({"w": Array(np.array([1.5, 2.5]))})
+        return answer(message, had)
+    """
+    main = """
+    seen = [values(ask(grid))[0]]
+    seen.append(len(grid.client_states()))
+    seen.append(values(ask(grid))[0])
+    return [*seen, len(grid.client_states())]
+    """
+    assert run(make_app(client, main), nodes=1).value == [0, 1, 1, 0]
+
+
+def test_a_client_that_raises_is_an_error_reply_and_its_state_stays(make_app) -> None:
+    main = """
+    first = ask(grid)
+    bad, = ask(grid, nodes=[1000], fail=True)
+    return bad.error.code, bad.error.reason, bad.metadata.src_node_id, values(ask(grid))[0]
+    """
+    reason = "<class 'ValueError'>:<'boom'>"
+    assert run(make_app(COUNT, main), nodes=2).value == (2, reason, 1000, 2)
+
+
+def test_states_can_be_taken_and_given_back_by_name(make_app) -> None:
+    main = """
+    ask(grid), ask(grid, nodes=[1001])
+    states = grid.client_states()
+    ask(grid)
+    grid.restore_client_states(states)
+    return sorted(states), values(ask(grid))
+    """
+    assert run(make_app(COUNT, main), nodes=3).value == (["0", "1", "2"], {0: 2, 1: 3, 2: 2})
+
+
+def test_messages_to_one_node_are_handled_one_after_the_other(make_app) -> None:
+    main = """
+    grid.push_messages([])
+    messages = [Message(RecordDict(), 1000, "train") for _ in range(6)]
+    return [r.content["m"]["value"] for r in grid.send_and_receive(messages)]
+    """
+    assert run(make_app(COUNT, main), nodes=2, workers=2).value == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_client_does_to_its_message_nobody_else_sees(make_app) -> None:
+    client = """
+    import numpy as np
+    @app.train()
+    def train(message, context):
+        seen = float(message.content["a"]["0"].numpy().sum()) + len(message.content["config"])
+        array = message.content["a"]["0"].numpy()
+        array += 100.0
+        message.content["a"]["0"].data = Array(array).data
+        message.content["config"]["more"] = 1
+        del message.content["a"]
+        return answer(message, seen)
+    """
+    main = """
+    import numpy as np
+    records = RecordDict({"a": ArrayRecord([np.ones(3)]), "config": ConfigRecord({"x": 1})})
+    replies = grid.send_and_receive([Message(records, n, "train") for n in grid.get_node_ids()])
+    seen = values(replies)
+    assert records["a"].to_numpy_ndarrays()[0].tolist() == [1, 1, 1]
+    assert dict(records["config"]) == {"x": 1}
+    return seen
+    """
+    assert run(make_app(client, main), nodes=6, workers=2).value == dict.fromkeys(range(6), 4.0)
+
+
+def test_each_message_carries_what_it_held_when_it_was_pushed(make_app) -> None:
+    """The server uses one record for all: 0, 1, 2 are in it when messages 0, 1, 2 are pushed."""
+    client = """
+    @app.train()
+    def train(message, context):
+        arrays = message.content["a"].to_numpy_ndarrays()
+        return answer(message, [message.content["config"]["i"], int(arrays[0][0])])
+    """
+    main = """
+    import numpy as np
+    config, arrays = ConfigRecord(), ArrayRecord()
+    def messages():
+        for i, node in enumerate(grid.get_node_ids()):
+            config["i"], arrays["0"] = i, Array(np.array([10 * i]))
+            yield Message(RecordDict({"config": config, "a": arrays}), node, "train")
+    return values(grid.send_and_receive(messages()))
+    """
+    assert run(make_app(client, main), nodes=3).value == {0: [0, 0], 1: [1, 10], 2: [2, 20]}
+
+
+def test_ids_groups_and_types_are_as_flower_sets_them(make_app) -> None:
+    client = """
+    @app.query("hello")
+    def hello(message, context):
+        return answer(message, int(message.metadata.message_id))
+    """
+    main = """
+    messages = [
+        Message(RecordDict(), node, "query.hello", group_id="g7", ttl=60.0)
+        for node in grid.get_node_ids()
+    ]
+    replies = list(grid.send_and_receive(messages))
+    by_id = {r.metadata.reply_to_message_id: r for r in replies}
+    assert set(by_id) == {m.metadata.message_id for m in messages}
+    for m in messages:
+        sent, got = m.metadata, by_id[m.metadata.message_id].metadata
+        assert (got.src_node_id, got.dst_node_id) == (sent.dst_node_id, sent.src_node_id)
+        assert (got.run_id, got.group_id) == (sent.run_id, "g7")
+        assert got.message_type == "query.hello" and 0 < got.ttl <= 60.0
+        assert by_id[sent.message_id].content["m"]["value"] == int(sent.message_id)
+    assert {r.metadata.dst_node_id for r in replies} == {1}
+    return len({r.metadata.message_id for r in replies})
+    """
+    assert run(make_app(client, main), nodes=3).value == 3
+
+
+def test_mods_and_lifespans_run_around_each_message(make_app) -> None:
+    client = """
+    def double(message, context, call_next):
+        reply = call_next(message, context)
+        reply.content["m"]["value"] *= 2
+        return reply
+
+    app = ClientApp(mods=[double])
+    entered = []
+
+    @app.lifespan()
+    def lifespan(context):
+        entered.append(context.node_id)
+        yield
+        entered.pop()
+
+    @app.train(mods=[double])
+    def train(message, context):
+        return answer(message, len(entered))
+
+    @app.evaluate()
+    def evaluate(message, context):
+        return answer(message, 10)
+    """
+    main = "return spans, values(ask(grid)), values(ask(grid, kind='evaluate'))"
+    tail = """
+    spans = []
+    @app.lifespan()
+    def lifespan(context):
+        spans.append("open")
+        yield
+        spans.append("closed")
+    """
+    value = run(make_app(client, main, server_tail=tail), nodes=2).value
+    assert value == (["open", "closed"], {0: 4, 1: 4}, {0: 20, 1: 20})
+
+
+def test_an_unknown_action_is_the_clients_error(make_app) -> None:
+    main = 'return [r.error.reason for r in ask(grid, kind="query.nothing")]'
+    reason = "<class 'ValueError'>:<'No query function registered with name 'nothing''>"
+    assert run(make_app(COUNT, main), nodes=1).value == [reason]
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (
+            "None",
+            "<class 'TypeError'>:<'expected the ClientApp to return a Message, got NoneType'>",
+        ),
+        ("Message(Error(6, 'no budget'), reply_to=message)", "no budget"),
+        (
+            "Message(RecordDict(), 1, 'train')",
+            "<class 'ValueError'>:<'expected a reply to the message: build it with "
+            "reply_to=message'>",
+        ),
+    ],
+)
+def test_a_reply_is_a_message_or_an_error_that_answers(make_app, returned, reason) -> None:
+    client = f"@app.train()\ndef train(message, context):\n    return {returned}"
+    main = "return [r.error.reason for r in ask(grid)]"
+    assert run(make_app(client, main), nodes=1).value == [reason]
+
+
+def test_a_node_that_does_not_exist_answers_as_the_server_does(make_app) -> None:
+    main = """
+    reply, = ask(grid, nodes=[5])
+    return reply.error.code, reply.metadata.src_node_id, bool(reply.metadata.reply_to_message_id)
+    """
+    assert run(make_app(COUNT, main), nodes=1).value == (5, 1, True)
+
+
+def test_replies_are_pulled_once_and_an_unknown_id_is_an_error(make_app) -> None:
+    main = """
+    ids = list(grid.push_messages([Message(RecordDict(), n, "train") for n in (1000, 1001)]))
+    pulled = []
+    while len(pulled) < 2:
+        assert grid.wait_for_reply(10.0)
+        replies = grid.pull_messages(set(ids) - set(pulled))
+        pulled += [reply.metadata.reply_to_message_id for reply in replies]
+    again, = grid.pull_messages(ids[:1])
+    assert again.error.code == 3 and again.metadata.reply_to_message_id == ids[0]
+    return sorted(pulled) == ids, grid.wait_for_reply(0.0)
+    """
+    assert run(make_app(COUNT, main), nodes=2).value == (True, False)
+
+
+SLOW_ODD = """
+@app.train()
+def train(message, context):
+    if context.node_config["partition-id"] % 2:
+        time.sleep(0.6)
+    context.state["n"] = MetricRecord({"n": 1})
+    return answer(message, 0)
+"""
+
+
+def test_a_timeout_returns_what_came_and_the_rest_is_absent(make_app) -> None:
+    """Nodes 0 and 2 answer at once; 1 takes 0.6 s, and its late reply never shows up."""
+    main = """
+    early = sorted(values(ask(grid, timeout=0.3)))
+    time.sleep(0.5)
+    return early, sorted(values(ask(grid, nodes=[1000, 1002]))), sorted(grid.client_states())
+    """
+    value = run(make_app(SLOW_ODD, main), nodes=3, workers=2).value
+    assert value == ([0, 2], [0, 2], ["0", "1", "2"])
+
+
+def test_what_no_client_has_begun_when_the_time_is_up_is_taken_back(make_app) -> None:
+    """One worker: node 1 sleeps past the timeout, so node 3 behind it is never asked."""
+    main = """
+    early = sorted(values(ask(grid, nodes=[1001, 1003, 1003], timeout=0.2)))
+    values(ask(grid, nodes=[1000]))
+    return early, sorted(grid.client_states())
+    """
+    assert run(make_app(SLOW_ODD, main), nodes=4, workers=1).value == ([], ["0", "1"])
+
+
+def test_a_message_past_its_time_to_live_is_not_delivered(make_app) -> None:
+    main = """
+    message = Message(RecordDict(), 1000, "train", ttl=5.0)
+    message.metadata.created_at -= 10.0
+    reply, = grid.send_and_receive([message])
+    return reply.error.code, reply.metadata.src_node_id, grid.client_states()
+    """
+    assert run(make_app(COUNT, main), nodes=1).value == (3, 1, {})
+
+
+def test_any_thread_of_the_server_may_use_the_grid(make_app) -> None:
+    main = """
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(8) as threads:
+        return sum(v for r in threads.map(lambda n: ask(grid, [n]), grid.get_node_ids())
+                   for v in values(r).values())
+    """
+    assert run(make_app(COUNT, main), nodes=24, workers=2).value == 24
+
+
+def test_flowers_older_interface_runs_too(make_app) -> None:
+    """A NumPyClient, a server function and the older FedAvg: 3 clients add 1, 2 and 3 to 0."""
+    client = """
+    import numpy as np
+    from flwr.client import NumPyClient
+    class Adder(NumPyClient):
+        def __init__(self, number): self.number = number
+        def fit(self, parameters, config): return [p + self.number for p in parameters], 1, {}
+        def evaluate(self, parameters, config): return 0.5, 1, {"accuracy": float(parameters[0][0])}
+    def client_fn(context):
+        return Adder(1.0 + context.node_config["partition-id"]).to_client()
+    app = ClientApp(client_fn=client_fn)
+    """
+    folder = make_app(client)
+    (folder / "tiny_app" / "server_app.py").write_text(
+        "import numpy as np\n"
+        "from flwr.common import ndarrays_to_parameters\n"
+        "from flwr.server import ServerAppComponents, ServerConfig\n"
+        "from flwr.server.strategy import FedAvg\n"
+        "from flwr.serverapp import ServerApp\n"
+        "seen = []\n"
+        "def server_fn(context):\n"
+        "    def evaluate(server_round, arrays, config):\n"
+        "        seen.append(round(float(arrays[0][0]), 9))\n"
+        "        if server_round == 2: assert seen == [0.0, 2.0, 4.0], seen\n"
+        "    start = ndarrays_to_parameters([np.zeros(2)])\n"
+        "    strategy = FedAvg(initial_parameters=start, evaluate_fn=evaluate,\n"
+        "                      min_available_clients=3)\n"
+        "    return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=2))\n"
+        "app = ServerApp(server_fn=server_fn)\n"
+    )
+    result = run(folder, nodes=3)
+    assert (result.value, result.errors) == (None, 0)
+
+
+def test_results_do_not_depend_on_the_number_of_workers(make_app) -> None:
+    client = """
+    import random
+    import numpy as np
+    @app.train()
+    def train(message, context):
+        return answer(message, [random.random(), float(np.random.rand())])
+    """
+    main = "return [values(ask(grid)) for _ in range(2)]"
+    app = make_app(client, main)
+    one, two, other = (
+        run(app, nodes=7, workers=workers, seed=seed).value
+        for workers, seed in ((1, 5), (3, 5), (3, 6))
+    )
+    assert one == two
+    assert one != other
+    drawn = [value for round_ in one for pair in round_.values() for value in pair]
+    assert len(set(drawn)) == len(drawn) == 28
+
+
+def test_the_servers_error_comes_as_it_is_and_leaves_nothing_behind(make_app) -> None:
+    app = make_app(COUNT, "ask(grid); raise LookupError('the server is wrong')")
+    before = (list(sys.path), set(threading.enumerate()))
+    with pytest.raises(LookupError, match="the server is wrong"):
+        run(app, nodes=2)
+    assert "tiny_app.server_app" not in sys.modules
+    assert (list(sys.path), set(threading.enumerate())) == before
+    assert run(make_app(COUNT), nodes=1).value == {0: 1}
+
+
+def test_two_apps_with_modules_of_one_name_do_not_meet(make_app, tmp_path: Path) -> None:
+    first = make_app(COUNT, "return 'first'")
+    moved = tmp_path / "elsewhere"
+    first.rename(moved)
+    second = make_app(COUNT, "return 'second'")
+    assert [run(folder, nodes=1).value for folder in (moved, second, moved)] == [
+        "first",
+        "second",
+        "first",
+    ]
+
+
+def test_a_client_app_that_cannot_be_imported_ends_the_run_with_its_traceback(make_app) -> None:
+    app = make_app("import a_module_that_is_not_there")
+    with pytest.raises(EngineError, match="No module named 'a_module_that_is_not_there'"):
+        run(app, nodes=2)
+    with pytest.raises(EngineError, match="expected a ClientApp, got int"):
+        run(make_app("app = 3"), nodes=2)
+
+
+def test_one_run_at_a_time(make_app) -> None:
+    main = f"""
+    from fedwaggle.engine import run
+    run({str(make_app(COUNT, "return 1", name="inner_app"))!r}, nodes=1)
+    """
+    with pytest.raises(EngineError, match="a run is going on in this process"):
+        run(make_app(COUNT, main), nodes=1)
+
+
+def test_bad_options_are_reported_together(make_app) -> None:
+    app = make_app(COUNT)
+    with pytest.raises(ConfigError) as caught:
+        run(app, nodes=0, workers=0, client_timeout=0.0, gpus=-1, clients_per_gpu=0)
+    starts = [line.split(":")[0] for line in caught.value.mistakes]
+    assert starts == ["nodes", "workers", "client-timeout", "gpus", "clients-per-gpu"]
+    with pytest.raises(ConfigError, match="expected none beside an App"):
+        run(read_app(app), config={"x": 1})
+
+
+def test_isolated_messages_share_no_globals(make_app) -> None:
+    """In one process a counter goes 1, 2, 3; isolated, every message finds it at 0."""
+    client = """
+    calls = []
+    @app.train()
+    def train(message, context):
+        calls.append(1)
+        return answer(message, len(calls))
+    """
+    app = make_app(client, "return [values(ask(grid))[0] for _ in range(3)]")
+    assert run(app, nodes=1, workers=1).value == [1, 2, 3]
+    assert run(app, nodes=1, workers=1, isolate=True).value == [1, 1, 1]
+
+
+def test_workers_see_their_gpus_in_turn(make_app) -> None:
+    client = """
+    @app.train()
+    def train(message, context):
+        time.sleep(0.3)
+        record = ConfigRecord({"gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "unset")})
+        return Message(RecordDict({"c": record}), reply_to=message)
+    """
+    app = make_app(client, 'return sorted({r.content["c"]["gpu"] for r in ask(grid)})')
+    assert run(app, nodes=6, gpus=2).value == ["0", "1"]
+    assert run(app, nodes=2, gpus=0).value == [""]
+
+
+def test_nodes_cost_nothing_until_they_are_asked(make_app) -> None:
+    main = """
+    import resource
+    nodes = list(grid.get_node_ids())
+    replies = ask(grid, nodes=nodes[::2000])
+    assert len(nodes) == 100_000 and len(replies) == 50
+    assert [n.name for n in grid.get_nodes()][99_999] == "99999"
+    return sorted(values(replies))[-1], len(grid.client_states())
+    """
+    result = run(make_app(COUNT, main), nodes=100_000, workers=2)
+    assert result.value == (98_000, 50)
+    assert result.seconds < 10.0
