@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test check slow clean
+.PHONY: run test check slow bench clean
 
 run: $(VENV)/.run-ready  ## train the quickstart
 	$(BIN)/waggle run quickstart
@@ -15,11 +15,14 @@ test: $(VENV)/.test-ready check  ## check the code, then run the fast suite
 slow: $(VENV)/.test-ready  ## run what takes minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
+bench: $(VENV)/.test-ready  ## measure the engine beside others; it wants a quiet machine
+	$(BIN)/python benchmarks/bench_engine.py
+
 check: $(VENV)/.test-ready  ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src quickstart
-	$(BIN)/lint-imports --no-cache
+	PYTHONPATH=quickstart $(BIN)/lint-imports --no-cache
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,1 +1,153 @@
-"""Federated learning on Flower and PyTorch in which clients tell the server more than weights."""
+"""Waggle: federated learning in which clients tell the server more than weights.
+
+Everything public that an app needs can be imported from here. Names are imported when they are
+first used, so that a command which only reads a run does not wait for torch or Flower.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedwaggle.config import RunConfig, read_config
+    from fedwaggle.convergence import has_converged
+    from fedwaggle.data import (
+        Examples,
+        batches,
+        fingerprint,
+        load_partition,
+        load_split,
+        make_partitioner,
+        to_tensors,
+    )
+    from fedwaggle.errors import (
+        ConfigError,
+        DatasetError,
+        EngineError,
+        MetadataCode,
+        MetadataError,
+        NodesError,
+        RunError,
+        TrackerError,
+        WaggleError,
+    )
+    from fedwaggle.identity import answer_identity
+    from fedwaggle.instructions import Instructions, read_instructions
+    from fedwaggle.metadata import pack, schema_of, unpack
+    from fedwaggle.runs import Run, open_run
+    from fedwaggle.schedules import (
+        Schedule,
+        constant,
+        cosine,
+        exponential,
+        join,
+        schedule_of,
+        step_decay,
+        warmup,
+    )
+    from fedwaggle.seeds import derive_seed, seed_everything
+    from fedwaggle.strategy import ClientUpdate, RoundRules, RoundSummary, Waggle
+    from fedwaggle.trackers import open_trackers
+
+__all__ = [
+    "ClientUpdate",
+    "ConfigError",
+    "DatasetError",
+    "EngineError",
+    "Examples",
+    "Instructions",
+    "MetadataCode",
+    "MetadataError",
+    "NodesError",
+    "RoundRules",
+    "RoundSummary",
+    "Run",
+    "RunConfig",
+    "RunError",
+    "Schedule",
+    "TrackerError",
+    "Waggle",
+    "WaggleError",
+    "answer_identity",
+    "batches",
+    "constant",
+    "cosine",
+    "derive_seed",
+    "exponential",
+    "fingerprint",
+    "has_converged",
+    "join",
+    "load_partition",
+    "load_split",
+    "make_partitioner",
+    "open_run",
+    "open_trackers",
+    "pack",
+    "read_config",
+    "read_instructions",
+    "schedule_of",
+    "schema_of",
+    "seed_everything",
+    "step_decay",
+    "to_tensors",
+    "unpack",
+    "warmup",
+]
+
+_HOMES = {
+    "ClientUpdate": "strategy",
+    "ConfigError": "errors",
+    "DatasetError": "errors",
+    "EngineError": "errors",
+    "Examples": "data",
+    "Instructions": "instructions",
+    "MetadataCode": "errors",
+    "MetadataError": "errors",
+    "NodesError": "errors",
+    "RoundRules": "strategy",
+    "RoundSummary": "strategy",
+    "Run": "runs",
+    "RunConfig": "config",
+    "RunError": "errors",
+    "Schedule": "schedules",
+    "TrackerError": "errors",
+    "Waggle": "strategy",
+    "WaggleError": "errors",
+    "answer_identity": "identity",
+    "batches": "data",
+    "constant": "schedules",
+    "cosine": "schedules",
+    "derive_seed": "seeds",
+    "exponential": "schedules",
+    "fingerprint": "data",
+    "has_converged": "convergence",
+    "join": "schedules",
+    "load_partition": "data",
+    "load_split": "data",
+    "make_partitioner": "data",
+    "open_run": "runs",
+    "open_trackers": "trackers",
+    "pack": "metadata",
+    "read_config": "config",
+    "read_instructions": "instructions",
+    "schedule_of": "schedules",
+    "schema_of": "metadata",
+    "seed_everything": "seeds",
+    "step_decay": "schedules",
+    "to_tensors": "data",
+    "unpack": "metadata",
+    "warmup": "schedules",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names too, for a prompt that completes them."""
+    return sorted({*globals(), *__all__})

@@ -126,7 +126,7 @@ class RunConfig(BaseModel):
         default=2, ge=1, description="Epochs that are compared with the epochs before."
     )
     convergence_tolerance: float = Field(
-        default=0.01, ge=0, description="Relative fall of the loss that is still a plateau."
+        default=0.01, ge=0, description="Relative change of the loss that is still a plateau."
     )
     # -- the learning rate over the rounds
     lr_schedule: Literal["step", "constant", "exponential", "cosine"] = Field(

@@ -1,14 +1,15 @@
-"""Convergence: a loss that has stopped falling, as a pure function of the losses.
+"""Convergence: a loss that has settled, as a pure function of the losses.
 
 Let L be the losses, w the window and e the tolerance. With the means of the last two windows ::
 
     before = mean(L[-2w : -w])        now = mean(L[-w:])
 
-training has converged if the loss fell by at most a share e of what it was::
+training has converged if the loss changed by at most a share e of what it was::
 
-    before - now <= e * |before|
+    |before - now| <= e * |before|
 
-A loss that rises is not progress either, so it counts as converged: going on does not pay.
+A loss that rises by more than that has not settled either: it diverges. Means over a window keep
+the noise of single epochs from hiding a plateau, or from looking like one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def has_converged(losses: Sequence[float], *, window: int, tolerance: float) -> 
     window : int
         Epochs that are averaged; at least 1.
     tolerance : float
-        The relative fall that is still a plateau; at least 0.
+        The relative change that is still a plateau; at least 0.
 
     Returns
     -------
@@ -54,12 +55,17 @@ def has_converged(losses: Sequence[float], *, window: int, tolerance: float) -> 
     mistakes = []
     if type(window) is not int or window < 1:
         mistakes.append(f"convergence-window: expected a whole number from 1, got {window!r}")
-    if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+    if type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf:
         mistakes.append(f"convergence-tolerance: expected a number from 0, got {tolerance!r}")
     if mistakes:
         raise ConfigError(mistakes)
     recent = losses[-2 * window :]
     if len(recent) < 2 * window or not all(math.isfinite(loss) for loss in recent):
         return False
-    before, now = math.fsum(recent[:window]) / window, math.fsum(recent[window:]) / window
-    return before - now <= tolerance * abs(before)
+    before, now = _mean(recent[:window]), _mean(recent[window:])
+    return abs(before - now) <= tolerance * abs(before)
+
+
+def _mean(losses: Sequence[float]) -> float:
+    """Return the mean; each part is divided first, so that no sum of finite losses overflows."""
+    return math.fsum(loss / len(losses) for loss in losses)

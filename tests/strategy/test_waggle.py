@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fedwaggle.schedules import step_decay
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -25,6 +24,7 @@ from fedwaggle.errors import ConfigError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Run
 from fedwaggle.runs.events import read_events
+from fedwaggle.schedules import step_decay
 from fedwaggle.strategy import Waggle
 
 

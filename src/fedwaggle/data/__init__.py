@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedwaggle.data.partitions import make_partitioner
+    from fedwaggle.data.flower_partitioners import make_partitioner
     from fedwaggle.data.shares import load_partition, load_split
     from fedwaggle.data.sources import load
     from fedwaggle.data.tensors import Examples, batches, fingerprint, to_tensors
@@ -38,7 +38,7 @@ _HOMES = {
     "load": "sources",
     "load_partition": "shares",
     "load_split": "shares",
-    "make_partitioner": "partitions",
+    "make_partitioner": "flower_partitioners",
     "to_tensors": "tensors",
 }
 

@@ -6,7 +6,6 @@ numbers. This is the one place that knows. What it cannot decode without a guess
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from datasets import ClassLabel, Dataset, Image, LargeList, List, Value
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedwaggle.data.pgm import decode_pgm
 from fedwaggle.errors import DatasetError
 
 __all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "decode_images", "decode_labels"]
@@ -22,7 +22,6 @@ __all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "decode_images", "decode_labels"]
 IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "character")
 
-_PGM_HEADER = re.compile(rb"P5 (\d+) (\d+) 255\n")
 _CHANNELS = (1, 3)
 _GREY_MODES = {"L", "1"}
 _COLOUR_MODES = {"L", "1", "RGB", "RGBA", "P", "LA", "CMYK", "YCbCr", "HSV"}
@@ -93,28 +92,8 @@ def _decode_files(dataset: Dataset, column: str) -> NDArray[Any]:
     """Decode a column of image files into (N, H, W) or (N, H, W, C) uint8."""
     stored = _values(dataset, column, "arrow")
     encoded = stored.combine_chunks().field("bytes").to_pylist()
-    pixels = _decode_pgm(encoded)
+    pixels = decode_pgm(encoded)
     return _decode_pillow(dataset, column) if pixels is None else pixels
-
-
-def _decode_pgm(encoded: list[bytes | None]) -> NDArray[np.uint8] | None:
-    """Decode PGM files of one size all at once, or return None if they are something else.
-
-    The embedded and the local sets are stored so: one view of the bytes takes the place of a
-    Python call for each image.
-    """
-    header = _PGM_HEADER.match(encoded[0] or b"") if encoded else None
-    if header is None:
-        return None
-    start, length = header.group(), len(encoded[0] or b"")
-    if not all(file and len(file) == length and file.startswith(start) for file in encoded):
-        return None
-    width, height = int(header.group(1)), int(header.group(2))
-    if length != len(start) + height * width:
-        return None
-    files = np.frombuffer(b"".join(file or b"" for file in encoded), np.uint8)
-    pixels = files.reshape(len(encoded), length)[:, len(start) :]
-    return pixels.reshape(len(encoded), height, width)
 
 
 def _decode_pillow(dataset: Dataset, column: str) -> NDArray[Any]:

@@ -49,4 +49,8 @@ def load_from_hub(name: str, split: str) -> Dataset:
             "in its cache on this machine"
         ) from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DatasetError(f"the Hub has no {name!r} for split {split!r} ({error})") from error
+        what = f"{name!r} for split {split!r} ({error})"
+        if datasets.config.HF_HUB_OFFLINE:
+            reason = f"HF_HUB_OFFLINE is set, and the Hub's cache on this machine has no {what}"
+            raise DatasetError(reason) from error
+        raise DatasetError(f"the Hub has no {what}") from error

@@ -1,10 +1,11 @@
 """Partitions: which rows of a split belong to which client.
 
-The idea: rows are shuffled by the seed, then one of flwr-datasets' partitioners deals them
-out by their labels. What it could not do, or could only do by leaving rows out, is refused in
-words before or right after it is asked. So every row is in exactly one partition, and no
-partition is empty. The result depends on the labels and the spec alone: each node works it out
-for itself and gets the same.
+The idea: rows are shuffled by the seed, then one of flwr-datasets' partitioners deals them out
+by their labels. (``iid`` alone is done here: what ``IidPartitioner`` does is one call of NumPy,
+and importing flwr-datasets takes two seconds.) What a partitioner could not do, or could only do
+by leaving rows out, is refused in words before or right after it is asked. So every row is in
+exactly one partition, and no partition is empty. The result depends on the labels and the spec
+alone: each node works it out for itself and gets the same.
 
 References: McMahan et al., arXiv:1602.05629 (shards); Yurochkin et al., arXiv:1905.12022
 (Dirichlet); Arivazhagan et al., arXiv:1912.00818 and Flower's ``PathologicalPartitioner``
@@ -15,25 +16,15 @@ from __future__ import annotations
 
 import math
 import reprlib
-import warnings
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
-from flwr_datasets.partitioner import (
-    DirichletPartitioner,
-    IidPartitioner,
-    Partitioner,
-    PathologicalPartitioner,
-    ShardPartitioner,
-)
 from numpy.typing import NDArray
 
 from fedwaggle.errors import ConfigError, DatasetError
 
-__all__ = ["PARTITIONERS", "PartitionSpec", "make_partitioner", "partition_rows"]
+__all__ = ["PARTITIONERS", "PartitionSpec", "check_partition_id", "partition_rows"]
 
 PARTITIONERS = ("iid", "dirichlet", "shards", "classes")
 
@@ -87,55 +78,6 @@ class PartitionSpec:
             raise ConfigError(mistakes)
 
 
-def make_partitioner(
-    name: str,
-    num_partitions: int,
-    *,
-    alpha: float = 0.5,
-    classes_per_client: int = 2,
-    seed: int = 0,
-    partition_by: str = "label",
-) -> Partitioner:
-    """Make a partitioner from the values of a run config.
-
-    Parameters
-    ----------
-    name : str
-        ``"iid"``, ``"dirichlet"``, ``"shards"`` or ``"classes"``.
-    num_partitions, alpha, classes_per_client, seed : int, float, int, int
-        See :class:`PartitionSpec`.
-    partition_by : str (default: "label")
-        The column of labels.
-
-    Returns
-    -------
-    flwr_datasets.partitioner.Partitioner
-        Give it a data set (``partitioner.dataset = ...``, or through ``FederatedDataset``),
-        then call ``load_partition(partition_id)``.
-
-    Raises
-    ------
-    ConfigError
-        With every value that cannot work.
-
-    Examples
-    --------
-    >>> from datasets import Dataset
-    >>> partitioner = make_partitioner("classes", 2, classes_per_client=1)
-    >>> partitioner.dataset = Dataset.from_dict({"label": [0, 1, 1, 0, 1]})
-    >>> partitioner.load_partition(1)["label"][:]
-    [1, 1, 1]
-    """
-    spec = PartitionSpec(
-        partitioner=name,
-        num_partitions=num_partitions,
-        alpha=alpha,
-        classes_per_client=classes_per_client,
-        seed=seed,
-    )
-    return _SpecPartitioner(spec, partition_by)
-
-
 def partition_rows(labels: NDArray[Any], spec: PartitionSpec) -> tuple[NDArray[np.int64], ...]:
     """Deal the rows of a split out to its clients.
 
@@ -158,42 +100,9 @@ def partition_rows(labels: NDArray[Any], spec: PartitionSpec) -> tuple[NDArray[n
     """
     _check_possible(labels, spec)
     order = np.random.default_rng(spec.seed).permutation(len(labels))
-    partitioner = _flower_partitioner(spec, len(labels))
-    # Only labels and row numbers go through flwr-datasets: no image is touched.
-    partitioner.dataset = Dataset.from_dict({"row": order, "label": labels[order]})
-    parts = _deal(partitioner, spec)
+    parts = tuple(order[part] for part in _deal(labels[order], spec))
     _check_covered(labels, parts, spec)
     return parts
-
-
-class _SpecPartitioner(Partitioner):  # type: ignore[misc]  # flwr-datasets ships no types
-    """``partition_rows`` in the form that flwr-datasets expects."""
-
-    def __init__(self, spec: PartitionSpec, partition_by: str) -> None:
-        super().__init__()
-        self._spec = spec
-        self._partition_by = partition_by
-
-    @property
-    def num_partitions(self) -> int:
-        """How many partitions there are."""
-        return self._spec.num_partitions
-
-    @cached_property
-    def _rows(self) -> tuple[NDArray[np.int64], ...]:
-        columns = self.dataset.column_names
-        if self._partition_by not in columns:
-            raise DatasetError(
-                f"partition_by: expected one of the columns {', '.join(columns)}, "
-                f"got {reprlib.repr(self._partition_by)}"
-            )
-        labels = self.dataset.select_columns([self._partition_by]).with_format("numpy")[:]
-        return partition_rows(labels[self._partition_by], self._spec)
-
-    def load_partition(self, partition_id: int) -> Dataset:
-        """Return the rows of one client."""
-        check_partition_id(partition_id, self._spec.num_partitions)
-        return self.dataset.select(self._rows[partition_id])
 
 
 def check_partition_id(partition_id: int, num_partitions: int) -> None:
@@ -207,40 +116,14 @@ def check_partition_id(partition_id: int, num_partitions: int) -> None:
         )
 
 
-def _flower_partitioner(spec: PartitionSpec, num_rows: int) -> Partitioner:
-    """Return the partitioner of flwr-datasets that a spec names, for columns row and label."""
-    n, per_client = spec.num_partitions, spec.classes_per_client
-    match spec.partitioner:
-        case "dirichlet":
-            return DirichletPartitioner(
-                n, "label", alpha=float(spec.alpha), min_partition_size=1, seed=spec.seed
-            )
-        case "shards":
-            # Rounded up, so that there are no more shards than wanted and none is left out,
-            # but never so large that there are fewer shards than clients.
-            shard_size = min(math.ceil(num_rows / (n * per_client)), num_rows // n)
-            return ShardPartitioner(
-                n, "label", shard_size=shard_size, keep_incomplete_shard=True, seed=spec.seed
-            )
-        case "classes":
-            return PathologicalPartitioner(
-                n, "label", per_client, class_assignment_mode="first-deterministic", seed=spec.seed
-            )
-        case _:
-            return IidPartitioner(n)
+def _deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
+    """Return the rows of each client in the shuffled order."""
+    if spec.partitioner == "iid":
+        return np.array_split(np.arange(len(labels)), spec.num_partitions)
+    from fedwaggle.data.flower_partitioners import deal
 
-
-def _deal(partitioner: Partitioner, spec: PartitionSpec) -> tuple[NDArray[np.int64], ...]:
-    """Let the partitioner of flwr-datasets do its work."""
     try:
-        with warnings.catch_warnings():
-            # It warns of each draw that it repeats and each class that it leaves out. The
-            # first is its business, the second is an error here.
-            warnings.simplefilter("ignore")
-            return tuple(
-                np.asarray(partitioner.load_partition(part).with_format("numpy")[:]["row"])
-                for part in range(spec.num_partitions)
-            )
+        return deal(labels, spec)
     except ValueError as error:
         raise _impossible(spec, f"flwr-datasets found no way ({error})") from error
 

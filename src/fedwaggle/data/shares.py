@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedwaggle.data.decoding import decode_images, decode_labels
 from fedwaggle.data.partitions import PartitionSpec, check_partition_id, partition_rows
-from fedwaggle.data.sources import load
+from fedwaggle.data.sources import load, read_arrays
 from fedwaggle.data.tensors import Examples, as_float
 
 __all__ = ["load_partition", "load_split"]
@@ -121,6 +120,17 @@ def load_split(
 @lru_cache(maxsize=_SPLITS_KEPT)
 def _decoded(name: str, split: str, data_dir: str | None) -> tuple[Tensor, Tensor, int]:
     """Return images (N, C, H, W) as they are stored, labels (N,) int64, number of classes."""
+    arrays = read_arrays(name, split, data_dir=data_dir)
+    if arrays is not None:
+        images, labels, num_classes = arrays
+        # Copies, since what was read from a file may be read-only, and a tensor never is.
+        return (
+            torch.tensor(images[:, np.newaxis]),
+            torch.tensor(labels.astype(np.int64)),
+            num_classes,
+        )
+    from fedwaggle.data.decoding import decode_images, decode_labels
+
     dataset = load(name, split, data_dir=data_dir)
     return decode_images(dataset), *decode_labels(dataset)
 

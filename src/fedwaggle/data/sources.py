@@ -10,14 +10,17 @@ from __future__ import annotations
 import os
 import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedwaggle.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["FULL", "MINI", "load"]
+__all__ = ["FULL", "MINI", "load", "read_arrays"]
 
 MINI = "fashion-mnist-mini"
 FULL = "fashion-mnist"
@@ -66,16 +69,46 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike[str] | None = Non
     >>> len(train), train.column_names
     (6000, ['image', 'label'])
     """
-    # An empty string is what an unset key of the run config holds.
-    folder = Path(data_dir).expanduser().absolute() if data_dir else None
-    _check(name, split, folder)
-    if name == MINI:
-        from fedwaggle.data.fashion_mnist import load_mini
+    local = _read_local(name, split, data_dir)
+    if local is None:
+        return _load_from_hub(name, split)
+    from datasets import Dataset
 
-        return load_mini(split)
-    if name == FULL:
-        return _load_full(split, folder)
-    return _load_from_hub(name, split)
+    from fedwaggle.data.fashion_mnist import table
+
+    return Dataset(table(*local))
+
+
+def read_arrays(
+    name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]], int] | None:
+    """Read one split of a data set, if it is here in a form that needs no ``datasets``.
+
+    Importing ``datasets`` takes a second, and much of the time between the start of a run and
+    its first step.
+
+    Parameters
+    ----------
+    name, split, data_dir : str, str, str | PathLike | None
+        See :func:`load`.
+
+    Returns
+    -------
+    tuple[ndarray, ndarray, int] | None
+        Images (N, H, W) uint8, labels (N,), and the number of classes: what :func:`load` gives,
+        decoded. None if only the Hub can have the set.
+
+    Raises
+    ------
+    ConfigError, DatasetError
+        As :func:`load` does.
+    """
+    local = _read_local(name, split, data_dir)
+    if local is None:
+        return None
+    from fedwaggle.data.fashion_mnist import CLASS_NAMES
+
+    return *local, len(CLASS_NAMES)
 
 
 def _check(name: str, split: str, folder: Path | None) -> None:
@@ -92,30 +125,40 @@ def _check(name: str, split: str, folder: Path | None) -> None:
         raise ConfigError(mistakes)
 
 
-def _load_full(split: str, folder: Path | None) -> Dataset:
-    """Load the full Fashion-MNIST from the first place that has it."""
-    from datasets import Dataset
+def _read_local(
+    name: str, split: str, data_dir: str | os.PathLike[str] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]] | None:
+    """Read a split of Fashion-MNIST from the first place here that has it."""
+    # An empty string is what an unset key of the run config holds.
+    folder = Path(data_dir).expanduser().absolute() if data_dir else None
+    _check(name, split, folder)
+    if name not in (MINI, FULL):
+        return None
+    from fedwaggle.data.fashion_mnist import find_files, read_files, read_mini
 
-    from fedwaggle.data.fashion_mnist import FILES, find_files, read_files, table
-
-    place = folder or _DEBIAN_FOLDER
-    files = find_files(place, split)
+    if name == MINI:
+        return read_mini(split)
+    files = find_files(folder or _DEBIAN_FOLDER, split)
     if files is not None:
-        return Dataset(table(*read_files(*files)))
-    missing = f"{place} lacks {' or '.join(FILES[split])} (plain or .gz)"
+        return read_files(*files)
     if folder is not None:
         # A folder that the user named is a wish, not a hint: another source would surprise.
-        raise DatasetError(f"dataset {FULL!r}: {missing}.\n{_WAYS}")
-    return _load_from_hub(_FULL_ON_HUB, split, found_so_far=f"{missing}, and ")
+        raise DatasetError(f"dataset {FULL!r}: {_lacks(folder, split)}.\n{_WAYS}")
+    return None
 
 
-def _load_from_hub(name: str, split: str, found_so_far: str = "") -> Dataset:
+def _lacks(folder: Path, split: str) -> str:
+    from fedwaggle.data.fashion_mnist import FILES
+
+    return f"{folder} lacks {' or '.join(FILES[split])} (plain or .gz)"
+
+
+def _load_from_hub(name: str, split: str) -> Dataset:
     """Load a set of the Hub; an error names every other way too."""
     from fedwaggle.data.hub import load_from_hub
 
     try:
-        return load_from_hub(name, split)
+        return load_from_hub(_FULL_ON_HUB if name == FULL else name, split)
     except DatasetError as error:
-        raise DatasetError(
-            f"dataset {reprlib.repr(name)}: {found_so_far}{error}.\n{_WAYS}"
-        ) from error
+        missing = f"{_lacks(_DEBIAN_FOLDER, split)}, and " if name == FULL else ""
+        raise DatasetError(f"dataset {reprlib.repr(name)}: {missing}{error}.\n{_WAYS}") from error

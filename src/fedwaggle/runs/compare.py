@@ -22,7 +22,7 @@ from fedwaggle.runs.report.model_figures import best_value, families
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.render import footer, paired, read_story
 from fedwaggle.runs.report.summary import current_config
-from fedwaggle.runs.report.words import plotly_text
+from fedwaggle.runs.report.words import plotly_text, title_text
 from fedwaggle.text import printable
 
 __all__ = ["write_comparison"]
@@ -134,10 +134,9 @@ def _curves(groups: Sequence[Group], metric: str, key: str) -> Figure:
             )
         elif runs:
             traces += _group_traces(group, [run.curves[metric] for run in runs])
-    title = printable(metric, 40)
     return Figure(
         key,
-        title[:1].upper() + title[1:] + " by round",
+        f"{title_text(metric, 40)} by round",
         note="Of several seeds: the mean, one standard deviation around it, and each run thin.",
         traces=traces,
         layout=layout(height=360),

@@ -11,7 +11,7 @@ from fedwaggle.runs.report.cells import ClientFacts, slow_rows, training_seconds
 from fedwaggle.runs.report.field_figures import DrawnFields, history_figures
 from fedwaggle.runs.report.figure import SERIES, Figure, Trace, band, layout, rounded
 from fedwaggle.runs.report.spreads import by_round, named_points
-from fedwaggle.runs.report.stats import Spread, fence
+from fedwaggle.runs.report.stats import Spread
 from fedwaggle.runs.report.story import RunStory, State
 from fedwaggle.runs.report.words import number_text
 from fedwaggle.text import printable
@@ -52,7 +52,9 @@ def _time(story: RunStory, fields: DrawnFields) -> list[Figure]:
     said = "training_time" in fields.numbers
     slow = slow_rows(story, seconds)
     if len(rounds) <= _MOST_BOXES:
-        traces = [_boxes(rounds, spreads)]
+        # A whisker ends at the slowest of the others: who is slower has a point of its own.
+        others = {row: value for row, value in seconds.items() if row not in slow}
+        traces = [_boxes(rounds, spreads, by_round(story, others)[1])]
     else:
         traces = band(rounds, spreads, SERIES[0], ("median", "10 % to 90 % of clients"))
     traces += named_points(story, slow, seconds, "far slower than the rest", "s")
@@ -77,7 +79,7 @@ def _stragglers(story: RunStory, slow: Sequence[int]) -> str:
     return f"Stragglers, with the number of rounds: {named}."
 
 
-def _boxes(rounds: Sequence[int], spreads: Sequence[Spread]) -> Trace:
+def _boxes(rounds: Sequence[int], spreads: Sequence[Spread], others: Sequence[Spread]) -> Trace:
     return {
         "type": "box",
         "x": list(rounds),
@@ -85,8 +87,7 @@ def _boxes(rounds: Sequence[int], spreads: Sequence[Spread]) -> Trace:
         "median": rounded(s.median for s in spreads),
         "q3": rounded(s.q3 for s in spreads),
         "lowerfence": rounded(s.low for s in spreads),
-        # What lies beyond the whisker has a point of its own.
-        "upperfence": rounded(min(s.high, fence(s)) for s in spreads),
+        "upperfence": rounded(s.high for s in others),
         "name": "clients of the round",
         "line": {"color": SERIES[0], "width": 1.5},
         "fillcolor": f"{SERIES[0]}-soft",

@@ -19,7 +19,13 @@ from fedwaggle.runs.report.model_figures import BestValue
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.summary import status
 from fedwaggle.runs.report.tables import TableCell, TableColumn, TableOf, TableRow
-from fedwaggle.runs.report.words import bytes_text, number_text, seconds_text, value_text
+from fedwaggle.runs.report.words import (
+    bytes_text,
+    number_text,
+    seconds_text,
+    title_text,
+    value_text,
+)
 from fedwaggle.text import printable
 
 __all__ = ["ComparedRun", "Group", "comparison_tables", "grouped"]
@@ -170,7 +176,7 @@ def _groups_table(groups: Sequence[Group], metrics: Sequence[str]) -> TableOf:
         ]
         cells += [_spread_cell(name, _last_values(runs, name)) for name in metrics[:3]]
         rows.append(TableRow(cells))
-    columns = ["Best", *(f"Last {printable(name, 30)}" for name in metrics[:3])]
+    columns = ["Best", *(f"Last {title_text(name, 30).lower()}" for name in metrics[:3])]
     return TableOf(
         "groups",
         "Experiments: mean ± standard deviation over seeds",

@@ -14,7 +14,7 @@ from fedwaggle.runs.report.figure import SERIES, Figure, band, layout, line
 from fedwaggle.runs.report.spreads import by_round, named_points
 from fedwaggle.runs.report.stats import far_above, groups, spread
 from fedwaggle.runs.report.story import RunStory
-from fedwaggle.text import printable
+from fedwaggle.runs.report.words import title_text
 
 __all__ = ["DrawnFields", "drawn_fields", "field_figures", "history_figures"]
 
@@ -85,7 +85,7 @@ def _history(story: RunStory, name: str, key: str, at: int) -> Figure:
         note += f" {not_finite} histories hold a value that is not finite."
     return Figure(
         key,
-        f"Histories of clients: {printable(name, 40)}",
+        f"{title_text(name, 40)} of clients",
         note=note,
         traces=traces,
         layout=layout(),
@@ -97,7 +97,7 @@ def _history(story: RunStory, name: str, key: str, at: int) -> Figure:
 def _number(story: RunStory, name: str, at: int) -> Figure:
     values = story.fields.numbers[name]
     rounds, spreads = by_round(story, values)
-    title, unit = _titled(name)
+    title = title_text(name)
     if not rounds:
         return Figure(f"number-{at}", title)
     return Figure(
@@ -105,7 +105,7 @@ def _number(story: RunStory, name: str, at: int) -> Figure:
         title,
         note="Reported by clients.",
         traces=band(rounds, spreads, SERIES[2], ("median", "10 % to 90 % of clients")),
-        layout=layout(y=unit),
+        layout=layout(y=_unit(name)),
         overlay=("numbers", at),
     )
 
@@ -124,7 +124,7 @@ def _boolean(story: RunStory, name: str, at: int) -> Figure:
     trace["hovertemplate"] = "round %{x}: %{y:.0f} % say yes<extra></extra>"
     return Figure(
         f"boolean-{at}",
-        _titled(name)[0],
+        title_text(name),
         note="Reported by clients: the share that says yes.",
         traces=[trace],
         layout=layout(y="%", legend=False, yaxis={"range": [-4, 104]}),
@@ -132,8 +132,7 @@ def _boolean(story: RunStory, name: str, at: int) -> Figure:
     )
 
 
-def _titled(name: str) -> tuple[str, str]:
-    """Return a field's title, and the unit that its name ends with, if it is one we know."""
-    words = printable(name.replace("_", " "), 60)
-    unit = re.search(r" (seconds|percent|bytes|watts|joules)$", words)
-    return words[:1].upper() + words[1:], unit[1] if unit else ""
+def _unit(name: str) -> str:
+    """Return the unit that a field's name ends with, if it is one that we know."""
+    unit = re.search(r"_(seconds|percent|bytes|watts|joules)$", name)
+    return unit[1] if unit else ""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedwaggle.runs.events import MetricValue, RoundFinished
 from fedwaggle.runs.report.figure import SERIES, Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.story import RunStory
-from fedwaggle.runs.report.words import number_text, plotly_text, value_text
-from fedwaggle.text import printable
+from fedwaggle.runs.report.words import number_text, plotly_text, title_text, value_text
 
 __all__ = ["BestValue", "Family", "best_value", "families", "model_figures", "rate_steps"]
 
@@ -138,6 +137,9 @@ def model_figures(story: RunStory) -> list[Figure]:
         _metric_figure(family, f"metric-{i}", best, marks)
         for i, family in enumerate(found[:_MOST_FAMILIES])
     ]
+    if len(found) > len(figures):
+        words = f"{len(found) - len(figures)} more metrics are in events.jsonl."
+        figures[-1] = replace(figures[-1], note=f"{figures[-1].note} {words}".strip())
     if len(steps) > _MOST_STEPS:
         figures.insert(2, _rate_figure(story))
     return figures
@@ -153,13 +155,12 @@ def _metric_figure(
         traces.append({**trace, "hovertemplate": "round %{x}: %{y:.4f}<extra></extra>"})
     if best and _plain(best.metric) == family.name:
         traces.append(_best_mark(best))
-    title = printable(family.name, 40)
     known = [value for value in family.main.values() if math.isfinite(value)]
     falls = bool(known) and known[-1] < known[0]
     percent = "acc" in family.name.lower() and all(0 <= value <= 1 for value in known)
     return Figure(
         key,
-        title[:1].upper() + title[1:] + " by round",
+        f"{title_text(family.name, 40)} by round",
         note="Dotted: the clients' learning rate changes." if steps else "",
         traces=traces,
         layout=layout(

@@ -9,7 +9,8 @@
   const state = { from: page.rounds[0], to: page.rounds[1], clients: [], theme: "auto" };
   const printWidth = 660; // CSS pixels that fit a printed page, A4 or Letter
   let printing = false;
-  let drawing = 0;
+  let drawing = false;
+  const due = new Set(); // figures to draw
 
   // --- cells: the columns hold one client after the other
   const place = new Map(cells.ids.map((id, i) => [id, i]));
@@ -151,14 +152,17 @@
     Plotly.react(byId("chart-" + figure.key), colours.data, { ...colours.layout, ...more }, config);
   }
 
-  async function draw() {
-    const mine = ++drawing;
+  async function draw(figures = page.figures) {
+    for (const figure of figures) due.add(figure);
     delete root.dataset.ready;
-    for (const figure of page.figures) {
+    if (drawing) return; // the loop below sees what was added
+    drawing = true;
+    for (const figure of due) {
+      due.delete(figure);
       drawOne(figure);
       await new Promise((done) => setTimeout(done)); // lets the page scroll and react in between
-      if (mine !== drawing) return; // a newer filter draws now
     }
+    drawing = false;
     root.dataset.ready = "1";
   }
 
@@ -220,7 +224,9 @@
     showTheme();
     showFilters();
     filterRows();
-    draw();
+    // Of the clients that are chosen, some figures show nothing.
+    const ofClients = (figure) => figure.overlay || figure.kind === "map" || figure.kind === "clients";
+    draw(Object.keys(news).every((key) => key === "clients") ? page.figures.filter(ofClients) : page.figures);
   }
 
   function listen() {
@@ -264,7 +270,6 @@
   dark.addEventListener("change", () => { showTheme(); draw(); });
   addEventListener("beforeprint", () => {
     printing = true;
-    drawing++; // a drawing under way stops
     for (const details of document.querySelectorAll("details")) details.open = true;
     showTheme();
     page.figures.forEach(drawOne);

@@ -107,7 +107,7 @@ def _asset(name: str) -> str:
 
 @cache
 def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+    from plotly.offline import get_plotlyjs
 
     # A browser reads every line end as "\n" before it takes the hash. And a script may hold the
     # words that end a script element only in another spelling.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spread", "far_above", "fence", "groups", "spread"]
+__all__ = ["Spread", "far_above", "groups", "spread"]
 
 Floats = NDArray[np.float64]
 
@@ -43,17 +43,12 @@ def spread(values: Sequence[float] | Floats) -> Spread | None:
     return Spread(known.size, *(float(cut) for cut in cuts))
 
 
-def fence(lies: Spread) -> float:
-    """Return the value above which another one stands far above the rest.
-
-    It is the third quartile and three times the distance between the quartiles (Tukey's outer
-    fence), and 1.5 times the median at least, so that a tight group has no outliers.
-    """
-    return max(lies.q3 + 3 * (lies.q3 - lies.q1), 1.5 * abs(lies.median))
-
-
 def far_above(values: Sequence[float] | Floats) -> list[int]:
-    """Return the positions of the values above the :func:`fence`; four are the fewest that tell.
+    """Return the positions of the values that stand far above the rest.
+
+    That is: above the third quartile by three times the distance between the quartiles (Tukey's
+    outer fence), and above 1.5 times the median, so that a tight group has no outliers. Fewer
+    than four values are too few to tell.
 
     Examples
     --------
@@ -66,7 +61,8 @@ def far_above(values: Sequence[float] | Floats) -> list[int]:
     lies = spread(known)
     if lies is None or lies.count < 4:
         return []
-    return [int(i) for i in np.flatnonzero(np.isfinite(known) & (known > fence(lies)))]
+    fence = max(lies.q3 + 3 * (lies.q3 - lies.q1), 1.5 * abs(lies.median))
+    return [int(i) for i in np.flatnonzero(np.isfinite(known) & (known > fence))]
 
 
 def groups(keys: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:

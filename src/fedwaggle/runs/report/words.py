@@ -8,7 +8,15 @@ import re
 
 from fedwaggle.text import printable
 
-__all__ = ["bytes_text", "natural_key", "number_text", "plotly_text", "seconds_text", "value_text"]
+__all__ = [
+    "bytes_text",
+    "natural_key",
+    "number_text",
+    "plotly_text",
+    "seconds_text",
+    "title_text",
+    "value_text",
+]
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
@@ -83,6 +91,18 @@ def plotly_text(text: str, limit: int = 60) -> str:
     '&lt;b&gt;7&lt;/b&gt; &amp; more'
     """
     return html.escape(printable(text, limit), quote=False)
+
+
+def title_text(name: str, limit: int = 60) -> str:
+    """Return the name of a field or a metric as words.
+
+    Examples
+    --------
+    >>> title_text("slowest_training_time")
+    'Slowest training time'
+    """
+    words = printable(name.replace("_", " "), limit) or printable(name, limit)
+    return words[:1].upper() + words[1:]
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

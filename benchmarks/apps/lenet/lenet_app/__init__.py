@@ -1,0 +1,1 @@
+"""A plain Flower app to time an engine with: real training."""

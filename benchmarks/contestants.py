@@ -1,0 +1,300 @@
+"""Who takes part: each runs a job in fresh processes, and what it took is measured from outside.
+
+* :class:`BareLoop`: ``torch_loop.py``, the limit.
+* :class:`StockFlower`: ``flwr run`` with its own SuperLink and Ray, one core for each client.
+* :class:`Waggle`: ``waggle run``, our local engine.
+* :class:`MemoryCopies`: the copies of memory that a round cannot do without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+
+from fedwaggle.engine.processes import ProcessFamily
+
+HERE = Path(__file__).parent
+LOOK_SECONDS = 0.5  # between two looks at a process family
+END_SECONDS = 30.0  # Ray takes up to 20 s to leave
+LIMIT_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """An app to run, on how many nodes, with which config.
+
+    Attributes
+    ----------
+    watch_memory : bool
+        Whether to look at the memory of all processes while it runs.
+    result_key : str
+        Key of the config for the file that the app writes; "" if it takes ``RESULT_FILE`` from
+        the environment.
+    """
+
+    app: Path
+    nodes: int
+    config: dict[str, Any]
+    watch_memory: bool = False
+    result_key: str = "result-file"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run took.
+
+    Attributes
+    ----------
+    round_seconds : float
+        Median over the rounds but the first, in which processes start and load their data.
+    total_seconds : float
+        From the command to its end.
+    peak_bytes : int
+        Most memory of all processes together at one time (PSS: shared pages count once).
+    parts : dict[str, float]
+        Whatever else was noted.
+    """
+
+    round_seconds: float = 0.0
+    total_seconds: float = 0.0
+    peak_bytes: int = 0
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+class Contestant(Protocol):
+    """Something that runs a job."""
+
+    def run(self) -> Outcome:
+        """Run it once."""
+
+
+@dataclass(frozen=True)
+class BareLoop:
+    """A bare torch loop on two processes."""
+
+    job: Job
+
+    def run(self) -> Outcome:
+        """Run it once."""
+        with scratch() as folder:
+            config = {**self.job.config, "nodes": self.job.nodes}
+            config["result-file"] = str(folder / "result.json")
+            (folder / "config.json").write_text(json.dumps(config))
+            command = [sys.executable, str(HERE / "torch_loop.py"), str(folder / "config.json")]
+            with Measured(command, folder, self.job.watch_memory) as measured:
+                measured.wait()
+            return measured.outcome()
+
+
+@dataclass(frozen=True)
+class Waggle:
+    """Our engine, as its users start it."""
+
+    job: Job
+
+    def run(self) -> Outcome:
+        """Run it once."""
+        with scratch() as folder:
+            waggle = str(Path(sys.executable).with_name("waggle"))
+            command = [waggle, "run", str(self.job.app), "--nodes", str(self.job.nodes), "--quiet"]
+            for key, value in config_of(self.job, folder).items():
+                command += ["--set", f"{key}={value}"]
+            with Measured(command, folder, self.job.watch_memory) as measured:
+                measured.wait()
+            return measured.outcome()
+
+
+@dataclass(frozen=True)
+class StockFlower:
+    """``flwr run``, which starts its SuperLink itself."""
+
+    job: Job
+
+    def run(self) -> Outcome:
+        """Run it once, and stop what it leaves running."""
+        with scratch() as folder:
+            (folder / "config.toml").write_text(
+                '[superlink]\ndefault = "local"\n[superlink.local]\naddress = ":local-in-memory:"\n'
+            )
+            values = config_of(self.job, folder).items()
+            settings = " ".join(f"{key}={json.dumps(value)}" for key, value in values)
+            nodes = f"num-supernodes={self.job.nodes} client-resources-num-cpus=1"
+            flwr = str(Path(sys.executable).with_name("flwr"))
+            command = [flwr, "run", str(self.job.app), "local", "--stream"]
+            command += ["--federation-config", nodes, "--run-config", settings]
+            with Measured(command, folder, self.job.watch_memory) as measured:
+                measured.wait()
+                end_superlink(measured.family)
+            return measured.outcome()
+
+
+@dataclass(frozen=True)
+class MemoryCopies:
+    """One copy of the model on its way out, one for each reply, and one pass to sum them."""
+
+    job: Job
+
+    def run(self) -> Outcome:
+        """Copy and sum once; buffers are in place, so that it is memory that is measured."""
+        model = np.ones(self.job.config["parameters"], np.float32)
+        copy, total = np.ones_like(model), np.ones_like(model)
+        began = time.perf_counter()
+        for _ in range(1 + self.job.config["clients-per-round"]):
+            np.copyto(copy, model)
+            total += copy
+        seconds = time.perf_counter() - began
+        return Outcome(seconds, seconds)
+
+
+class Measured:
+    """A command in a session of its own, watched until it ends; leaving it kills what is left."""
+
+    def __init__(self, command: list[str], folder: Path, watch_memory: bool) -> None:
+        self._folder = folder
+        self._watch_memory = watch_memory
+        self._peak = 0
+        self._done = threading.Event()
+        with (folder / "output.log").open("wb") as log:
+            self.began = time.time()
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.seconds = 0.0
+        self.family = ProcessFamily(self._process.pid)
+        self._watcher = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Measured:
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._watcher.join()
+        self.family.kill()
+        self._process.wait()
+
+    def wait(self) -> None:
+        """Wait for the command's end."""
+        self._process.wait(LIMIT_SECONDS)
+        self.seconds = time.time() - self.began
+        self._done.set()
+        self._watcher.join()
+
+    def outcome(self) -> Outcome:
+        """Return what was measured, with what the app wrote down."""
+        file = self._folder / "result.json"
+        if self._process.returncode != 0 or not file.exists():
+            raise SystemExit((self._folder / "output.log").read_text()[-4000:])
+        record = json.loads(file.read_text())
+        marks = record.pop("marks")
+        rounds = [after - before for before, after in pairwise(marks[1:])]
+        parts = {key: median_of(value) for key, value in record.items()}
+        parts["first mark"] = marks[0] - self.began
+        return Outcome(
+            statistics.median(rounds) if rounds else 0.0, self.seconds, self._peak, parts
+        )
+
+    def _watch(self) -> None:
+        """Learn who belongs to the family while it can be seen, and what memory it has."""
+        while not self._done.wait(LOOK_SECONDS):
+            members = self.family.members()
+            if self._watch_memory:
+                self._peak = max(self._peak, sum(pss_of(process) for process in members))
+
+
+def config_of(job: Job, folder: Path) -> dict[str, Any]:
+    """Return the app's config with the place of its result."""
+    result = {job.result_key: str(folder / "result.json")} if job.result_key else {}
+    return {**job.config, **result}
+
+
+def median_of(value: float | list[float]) -> float:
+    """Return a number as it is, and the median of a list but its first."""
+    return statistics.median(value[1:] or value) if isinstance(value, list) else value
+
+
+def pss_of(process: psutil.Process) -> int:
+    """Return a process's memory, with its share of what it shares; 0 if it has just ended."""
+    with suppress(psutil.Error):
+        return int(process.memory_full_info().pss)
+    return 0
+
+
+def end_superlink(family: ProcessFamily) -> None:
+    """Wait until the simulation has left, then ask the SuperLink to end."""
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline and named(family, "flwr-simulation"):
+        time.sleep(LOOK_SECONDS)
+    servers = named(family, "flower-superlink")
+    for server in servers:
+        server.terminate()
+    psutil.wait_procs(servers, timeout=END_SECONDS)
+
+
+def named(family: ProcessFamily, command: str) -> list[psutil.Process]:
+    """Return the processes of a family in which a command runs."""
+    found = []
+    for process in family.members():
+        with suppress(psutil.Error):
+            if any(Path(word).name == command for word in process.cmdline()[:2]):
+                found.append(process)
+    return found
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a contestant: one thread a process, and nothing of the user's."""
+    own = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "OMP_NUM_THREADS": "1",
+        "FLWR_HOME": str(folder),
+        "WAGGLE_OUTPUTS": str(folder / "outputs"),
+        "RESULT_FILE": str(folder / "result.json"),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(folder),
+    }
+    return {**os.environ, **own}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Make a folder for one run, with a name short enough for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,213 @@
+"""Partitions: every row has one owner, every node finds the same, and flwr-datasets decides."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from flwr_datasets.partitioner import (
+    DirichletPartitioner,
+    IidPartitioner,
+    Partitioner,
+    PathologicalPartitioner,
+    ShardPartitioner,
+)
+from numpy.typing import NDArray
+
+from fedwaggle.data import make_partitioner
+from fedwaggle.data.partitions import PARTITIONERS, PartitionSpec, partition_rows
+from fedwaggle.errors import ConfigError, DatasetError
+
+LABELS = np.repeat(np.arange(10), 60)  # (600,) 60 of each of ten classes
+Rows = tuple[NDArray[np.int64], ...]
+
+
+def divide(
+    name: str,
+    num_partitions: int,
+    labels: NDArray[np.int64] = LABELS,
+    *,
+    alpha: float = 0.5,
+    classes: int = 2,
+    seed: int = 0,
+) -> Rows:
+    spec = PartitionSpec(
+        partitioner=name,
+        num_partitions=num_partitions,
+        alpha=alpha,
+        classes_per_client=classes,
+        seed=seed,
+    )
+    return partition_rows(labels, spec)
+
+
+@pytest.mark.parametrize("name", PARTITIONERS)
+@pytest.mark.parametrize("num_partitions", [1, 7, 10, 50])
+def test_every_row_has_exactly_one_owner(name: str, num_partitions: int) -> None:
+    """No partition is empty, and together they are all 600 rows once."""
+    parts = divide(name, num_partitions, classes=2 if num_partitions >= 10 else 10)
+    assert len(parts) == num_partitions
+    assert all(len(part) > 0 for part in parts)
+    assert sorted(np.concatenate(parts)) == list(range(600))
+
+
+@pytest.mark.parametrize("name", PARTITIONERS)
+def test_the_seed_decides_and_nothing_else(name: str) -> None:
+    """Seed 1 twice gives the same rows in the same order, seed 2 others; NumPy's own seed: none."""
+    np.random.seed(3)
+    first = divide(name, 10, seed=1)
+    np.random.seed(4)
+    again = divide(name, 10, seed=1)
+    other = divide(name, 10, seed=2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_every_node_finds_the_same() -> None:
+    """A process of its own, with another hash seed, comes to the same rows."""
+    code = (
+        "import numpy as np; from fedwaggle.data.partitions import *\n"
+        "for name in PARTITIONERS:\n"
+        "  spec = PartitionSpec(partitioner=name, num_partitions=10, alpha=0.5,"
+        " classes_per_client=2, seed=0)\n"
+        "  parts = partition_rows(np.repeat(np.arange(10), 60), spec)\n"
+        "  print([part.tolist() for part in parts])"
+    )
+    env = os.environ | {"PYTHONHASHSEED": "7"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    here = [str([part.tolist() for part in divide(name, 10)]) for name in PARTITIONERS]
+    assert run.stdout.splitlines() == here
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("iid", IidPartitioner(7)),
+        ("dirichlet", DirichletPartitioner(7, "label", alpha=0.5, min_partition_size=1, seed=3)),
+        (
+            "shards",  # 600 rows in 34 shards of 18, the last of which has 6
+            ShardPartitioner(7, "label", shard_size=18, keep_incomplete_shard=True, seed=3),
+        ),
+        (
+            "classes",
+            PathologicalPartitioner(
+                7, "label", 5, class_assignment_mode="first-deterministic", seed=3
+            ),
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Specifying null_placement:FutureWarning")  # in datasets
+def test_the_rows_are_those_of_flwr_datasets(name: str, theirs: Partitioner) -> None:
+    """Its partitioner, given the shuffled rows, deals them to 7 clients in the same way.
+
+    For ``iid`` that is the law by which ours does without it.
+    """
+    order = np.random.default_rng(3).permutation(600)
+    theirs.dataset = Dataset.from_dict({"row": order, "label": LABELS[order]})
+    for part, rows in enumerate(divide(name, 7, classes=5, seed=3)):
+        assert theirs.load_partition(part)["row"][:] == rows.tolist()
+
+
+def test_iid_parts_differ_by_one_row_at_most() -> None:
+    """600 rows for 7 clients: five have 86 and two have 85."""
+    assert [len(part) for part in divide("iid", 7)] == [86] * 5 + [85] * 2
+
+
+def test_a_small_alpha_gives_a_client_few_classes() -> None:
+    """With alpha 0.01 most of a client's examples are of one class, with 100 a tenth are."""
+
+    def largest_share(alpha: float) -> float:
+        parts = divide("dirichlet", 10, alpha=alpha)
+        tops = [np.bincount(LABELS[part]).max() / len(part) for part in parts]
+        return float(np.mean(tops))
+
+    assert largest_share(100.0) < 0.2
+    assert largest_share(0.01) > 0.7
+
+
+def test_classes_gives_each_client_its_number_of_classes() -> None:
+    """Exactly 2 of 10."""
+    assert [len(np.unique(LABELS[part])) for part in divide("classes", 10)] == [2] * 10
+
+
+def test_shards_gives_each_client_its_number_of_shards() -> None:
+    """10 clients with 2 shards of 30 rows, each of one class: at most 2 classes."""
+    parts = divide("shards", 10)
+    assert [len(part) for part in parts] == [60] * 10
+    assert max(len(np.unique(LABELS[part])) for part in parts) <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "num_partitions", "classes", "said"),
+    [
+        *((name, 601, 2, "there are only 600 examples") for name in PARTITIONERS),
+        ("classes", 10, 11, "there are only 10 classes"),
+        ("classes", 4, 2, "together they hold at most 8 of the 10 classes"),
+    ],
+)
+def test_what_would_leave_rows_out_is_refused(
+    name: str, num_partitions: int, classes: int, said: str
+) -> None:
+    """The message says the partitioner, the reason and what would help."""
+    with pytest.raises(DatasetError, match=said) as caught:
+        divide(name, num_partitions, classes=classes)
+    assert f"partitioner {name!r} cannot make {num_partitions} partitions" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["iid", "shards", "classes"])
+def test_as_many_clients_as_rows_have_one_each(name: str) -> None:
+    """The edge that still works: 600 clients."""
+    assert [len(part) for part in divide(name, 600, classes=1)] == [1] * 600
+
+
+def test_classes_that_nobody_drew_are_refused() -> None:
+    """9 clients with 2 of 10 classes: where no draw takes class 9, its rows would be lost."""
+    for seed in range(200):
+        try:
+            parts = divide("classes", 9, seed=seed)
+        except DatasetError as error:
+            assert "no client drew the classes 9, and 60 examples" in str(error)  # noqa: PT017
+            return
+        assert sum(len(part) for part in parts) == 600
+    pytest.fail("expected that one seed of 200 leaves class 9 out")
+
+
+def test_every_bad_value_of_a_spec_is_told_at_once() -> None:
+    """Five mistakes, each by its config key."""
+    with pytest.raises(ConfigError) as caught:
+        PartitionSpec(
+            partitioner="fair",
+            num_partitions=0,
+            alpha=float("nan"),
+            classes_per_client=True,
+            seed=-1,
+        )
+    assert [mistake.partition(":")[0] for mistake in caught.value.mistakes] == [
+        "partitioner",
+        "num-partitions",
+        "alpha",
+        "classes-per-client",
+        "seed",
+    ]
+
+
+def test_ours_is_a_partitioner_of_flwr_datasets() -> None:
+    """It takes a data set and gives partitions of it; other columns and ids are refused."""
+    ours = make_partitioner("iid", 7, seed=3)
+    assert isinstance(ours, Partitioner)
+    ours.dataset = Dataset.from_dict({"row": np.arange(600), "label": LABELS})
+    assert ours.num_partitions == 7
+    for part, rows in enumerate(divide("iid", 7, seed=3)):
+        assert ours.load_partition(part)["row"][:] == rows.tolist()
+    with pytest.raises(ConfigError, match="partition-id: expected a whole number from 0 to 6"):
+        ours.load_partition(7)
+    wrong = make_partitioner("iid", 7, partition_by="y")
+    wrong.dataset = Dataset.from_dict({"row": [0], "label": [0]})
+    with pytest.raises(DatasetError, match="expected one of the columns row, label, got 'y'"):
+        wrong.load_partition(0)
