@@ -298,7 +298,7 @@ def _open_envelope(record: ConfigRecord, schema: str, version: int, codec: Codec
             f"schema: expected {schema}, got {shown(record['schema'])}; "
             "client and server must name the same class",
         )
-    if False:
+    if record["version"] != version:
         raise MetadataError(
             MetadataCode.WRONG_VERSION,
             f"version of {schema}: this side has {version}, the record has "

@@ -7,6 +7,7 @@ ServerApp, another imports the ClientApp.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import secrets
@@ -187,6 +188,7 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
             state=RecordDict(),
             run_config=dict(app.config),
         )
+        stack.enter_context(_old_objects_at_rest())
         return flower_api.call_server_app(server_app, grid, context), grid
 
 
@@ -256,6 +258,19 @@ def _lies_in(module: object, folder: Path) -> bool:
     path = getattr(module, "__path__", ())  # torch has modules that answer to any name
     places = [getattr(module, "__file__", None), *(path if isinstance(path, Iterable) else ())]
     return any(isinstance(place, str) and Path(place).is_relative_to(folder) for place in places)
+
+
+@contextmanager
+def _old_objects_at_rest() -> Iterator[None]:
+    """Keep the garbage collector to what the run makes: searching all that is imported is slow."""
+    if gc.get_freeze_count():  # the caller has plans of its own
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -263,7 +263,7 @@ def _bars() -> RichProgress:
 
 def _round_of(content: RecordDict) -> int | None:
     """Return the round that a message's config names, if it does."""
-    for record in content.config_records.values():
+    for record in content.values():
         number = record.get("server-round")
         if isinstance(number, int):
             return number
@@ -272,8 +272,8 @@ def _round_of(content: RecordDict) -> int | None:
 
 def _accuracy_of(content: RecordDict) -> float | None:
     """Return the first metric that has an accuracy's name."""
-    for record in content.metric_records.values():
+    for record in content.values():
         for name, value in record.items():
-            if "acc" in name.lower() and isinstance(value, int | float):
+            if isinstance(value, int | float) and "acc" in name.lower():
                 return float(value)
     return None

@@ -7,6 +7,7 @@ would otherwise end the run or become the model. Nothing that a client can send 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -337,7 +338,8 @@ def _first_non_finite(arrays: Arrays) -> str | None:
 
 def _all_finite(values: NDArray[Any]) -> bool:
     # NaN is passed on by both, and neither needs room for a mask: half the time of `isfinite`.
-    return bool(np.isfinite(values.max()) and np.isfinite(values.min()))
+    extremes = np.maximum.reduce(values), np.minimum.reduce(values)
+    return all(map(math.isfinite, extremes))
 
 
 def _metadata(
