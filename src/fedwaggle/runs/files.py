@@ -164,8 +164,10 @@ class LineFile:
             self._sync_due = False
 
     def close(self) -> None:
-        """Close the file. Lines that still wait are lost."""
+        """Write the lines that wait, if there is room now, and close the file."""
         if self._fd >= 0:
+            with suppress(OSError):
+                self.flush()
             os.close(self._fd)
             self._fd = -1  # the number may soon be another file's
 

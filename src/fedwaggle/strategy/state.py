@@ -7,7 +7,7 @@ attributes and put back there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,7 +17,13 @@ from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.events import BestModel
+from fedwaggle.runs.events import (
+    BestModel,
+    Event,
+    RoundFinished,
+    UnknownEvent,
+    current_events,
+)
 from fedwaggle.runs.snapshots import Snapshot
 from fedwaggle.strategy.roster import Attendance
 
@@ -119,13 +125,22 @@ def to_snapshot(
             "skipped": state.skipped,
             "stopped": state.stopped,
             "policies": {name: dict(memory) for name, memory in state.policies.items()},
-            "histories": {name: dict(history) for name, history in state.histories.items()},
         },
     )
 
 
-def from_snapshot(snapshot: Snapshot) -> tuple[RunState, dict[str, bytes]]:
+def from_snapshot(
+    snapshot: Snapshot, record: Iterable[Event | UnknownEvent]
+) -> tuple[RunState, dict[str, bytes]]:
     """Return the state of the run, and the states of its clients.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        The resume point.
+    record : Iterable[Event | UnknownEvent]
+        The events of the run: they hold the metrics of its rounds, so that a resume point does
+        not grow with every round.
 
     Raises
     ------
@@ -136,10 +151,6 @@ def from_snapshot(snapshot: Snapshot) -> tuple[RunState, dict[str, bytes]]:
     try:
         # safetensors sorts by name; the order of a model's arrays is part of it.
         arrays = {name: Array(snapshot.arrays[f"model/{name}"]) for name in values["model"]}
-        histories = {
-            name: {int(r): metrics for r, metrics in history.items()}  # JSON's keys are strings
-            for name, history in values["histories"].items()
-        }
         state = RunState(
             server_round=snapshot.server_round,
             arrays=ArrayRecord(arrays),
@@ -148,7 +159,7 @@ def from_snapshot(snapshot: Snapshot) -> tuple[RunState, dict[str, bytes]]:
             skipped=values["skipped"],
             stopped=values["stopped"],
             policies=values["policies"],
-            histories=histories,
+            histories=_histories(record, snapshot.server_round),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"snapshot of round {snapshot.server_round}: {error!r}") from error
@@ -159,6 +170,18 @@ def from_snapshot(snapshot: Snapshot) -> tuple[RunState, dict[str, bytes]]:
         if name.startswith(prefix)
     }
     return state, clients
+
+
+def _histories(record: Iterable[Event | UnknownEvent], server_round: int) -> Histories:
+    """Return the metrics of the rounds up to ``server_round``, as the record tells them."""
+    histories: dict[str, dict[int, Mapping[str, Any]]] = {name: {} for name in _HISTORIES}
+    for event in current_events(record):
+        if isinstance(event, RoundFinished) and event.round <= server_round:
+            told = (event.train_metrics, event.evaluate_metrics, event.metrics)
+            for history, metrics in zip(histories.values(), told, strict=True):
+                if metrics:
+                    history[event.round] = metrics
+    return histories
 
 
 def restore_strategy(strategy: Strategy, snapshot: Snapshot, *, skip: frozenset[str]) -> None:

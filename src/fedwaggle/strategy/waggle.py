@@ -27,6 +27,8 @@ from fedwaggle.errors import ConfigError, NodesError
 from fedwaggle.identity import client_order
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, PICKLE_WARNING, Codec, schema_of
 from fedwaggle.runs import Run
+from fedwaggle.runs.events import read_events
+from fedwaggle.runs.folder import EVENTS
 from fedwaggle.runs.snapshots import read_latest_snapshot
 from fedwaggle.schedules import Schedule
 from fedwaggle.seeds import derive_seed
@@ -267,7 +269,8 @@ class Waggle(Strategy, Generic[M]):
         )
         if snapshot is None:
             return None
-        state, client_states = from_snapshot(snapshot)
+        record = read_events(self.run.path / EVENTS)
+        state, client_states = from_snapshot(snapshot, record)
         # A fork may have changed what the constructor was given, such as the step size.
         given = _constructor_names(type(self)) if self.run.is_fork else frozenset[str]()
         state = replace(state, stopped=state.stopped and not self.run.is_fork)
