@@ -65,9 +65,8 @@ def test_a_disk_that_fills_up_costs_files_and_not_the_run(make_grid, tmp_path):
 
         def filling(server_round, arrays):
             if server_round == 2:
-                os.posix_fallocate(
-                    os.open(disk / "ballast", os.O_CREAT | os.O_WRONLY), 0, _room_left(disk)
-                )
+                with (disk / "ballast").open("wb") as ballast:
+                    os.posix_fallocate(ballast.fileno(), 0, _room_left(disk))
             return rising(server_round, arrays)
 
         with Run.create(disk) as run:
