@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
@@ -29,6 +30,7 @@ from fedwaggle.strategy.aggregation import (
     stepped_keys,
     takes_mean,
 )
+from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Template
 
 __all__ = ["Collector", "aggregate_evaluations", "collector_for"]
@@ -67,6 +69,7 @@ def collector_for(
     *,
     trainable: frozenset[str] | None,
     fold_buffer: int,
+    spill_dir: Path | None,
 ) -> Collector:
     """Return the collector that a strategy needs.
 
@@ -82,9 +85,12 @@ def collector_for(
         Names of the arrays that a server optimizer may step; None is all but BatchNorm's buffers.
     fold_buffer : int
         Bytes of early replies that may wait in memory.
+    spill_dir : Path | None
+        Where those past it wait; None is the system's folder for temporary files.
     """
     if takes_mean(strategy):
-        return _Folding(strategy, names, arrays, trainable, fold_buffer)
+        fold = Fold(names, Template.of(arrays), buffer_bytes=fold_buffer, spill_dir=spill_dir)
+        return _Folding(strategy, fold, arrays, trainable)
     return _Keeping(strategy, arrays)
 
 
@@ -94,10 +100,9 @@ class _Folding:
     def __init__(
         self,
         strategy: Strategy,
-        names: Sequence[str],
+        fold: Fold,
         arrays: ArrayRecord,
         trainable: frozenset[str] | None,
-        fold_buffer: int,
     ) -> None:
         self.template = Template.of(arrays)
         self._strategy = strategy
@@ -105,7 +110,7 @@ class _Folding:
         self._stepped = stepped_keys(strategy, self.template)
         if trainable is not None:
             self._stepped &= trainable
-        self._fold = Fold(names, self.template, buffer_bytes=fold_buffer)
+        self._fold = fold
         self._contents: dict[str, RecordDict] = {}  # without arrays
         self._like: Message | None = None
 
@@ -239,18 +244,22 @@ def _without_flowers_count() -> Iterator[None]:
 
 
 def _average(contents: list[RecordDict], key: str) -> MetricRecord:
-    sent = [next(iter(content.metric_records.values())) for content in contents]
+    sent = [_metrics_in(content) for content in contents]
     return average_metrics([(dict(m), float(m[key])) for m in sent], weighted_by_key=key)  # type: ignore[arg-type]
+
+
+def _metrics_in(content: RecordDict) -> MetricRecord:
+    return next(iter(records_of(content, MetricRecord).values()))
 
 
 def _alike(messages: Sequence[Message]) -> list[Message]:
     """Return replies with the same record names, and the metrics that all of them have."""
-    sent = [next(iter(m.content.metric_records.values())) for m in messages]
+    sent = [_metrics_in(message.content) for message in messages]
     common = [key for key in sent[0] if all(key in metrics for metrics in sent)]
     alike = []
     for message, metrics in zip(messages, sent, strict=True):
-        records: dict[str, Any] = dict(message.content.config_records.items())
-        for arrays in message.content.array_records.values():
+        records: dict[str, Any] = dict(records_of(message.content, ConfigRecord))
+        for arrays in records_of(message.content, ArrayRecord).values():
             records["arrays"] = arrays
         records["metrics"] = MetricRecord({key: metrics[key] for key in common})
         reply = copy(message)
@@ -277,9 +286,8 @@ def _without_arrays(content: RecordDict) -> RecordDict:
 def _hollow(message: Message) -> Message:
     """Return a message with the names of its records, and nothing in them that takes room."""
     hollow = copy(message)
-    arrays = {name: ArrayRecord() for name in message.content.array_records}
-    metrics = dict(message.content.metric_records.items())
-    hollow.content = RecordDict({**arrays, **metrics})
+    arrays = {name: ArrayRecord() for name in records_of(message.content, ArrayRecord)}
+    hollow.content = RecordDict({**arrays, **records_of(message.content, MetricRecord)})
     return hollow
 
 

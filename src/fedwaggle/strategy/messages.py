@@ -1,12 +1,25 @@
-"""Small questions to Flower messages."""
+"""Small questions to Flower messages.
+
+Flower's views of a record dict by type (``content.array_records``) are reference cycles: a reply
+that was looked at through one stays in memory until the next garbage collection. So records
+are found here by going over the values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-__all__ = ["bytes_of", "config_value", "with_config"]
+__all__ = ["bytes_of", "config_value", "records_of", "with_config"]
+
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
+
+
+def records_of(content: RecordDict, kind: type[R]) -> dict[str, R]:
+    """Return the records of one kind, by name."""
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
 
 
 def with_config(message: Message, key: str, **values: float | int | str) -> None:
@@ -25,7 +38,7 @@ def with_config(message: Message, key: str, **values: float | int | str) -> None
 def config_value(messages: Sequence[Message], key: str) -> float | None:
     """Return the number under ``key`` in the configs of a cohort's first message, or None."""
     for message in messages[:1]:
-        for record in message.content.config_records.values():
+        for record in records_of(message.content, ConfigRecord).values():
             value = record.get(key)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return float(value)
@@ -34,7 +47,9 @@ def config_value(messages: Sequence[Message], key: str) -> float | None:
 
 def bytes_of(content: RecordDict) -> int:
     """Return the bytes of array data and of bytes values, which is nearly all of a message."""
-    arrays = sum(len(a.data) for record in content.array_records.values() for a in record.values())
-    configs = content.config_records.values()
-    blobs = sum(len(v) for record in configs for v in record.values() if isinstance(v, bytes))
-    return arrays + blobs
+    records = list(content.values())
+    arrays = [array for r in records if isinstance(r, ArrayRecord) for array in r.values()]
+    blobs = [value for r in records if isinstance(r, ConfigRecord) for value in r.values()]
+    return sum(len(array.data) for array in arrays) + sum(
+        len(blob) for blob in blobs if isinstance(blob, bytes)
+    )

@@ -293,6 +293,7 @@ class Waggle(Strategy, Generic[M]):
             state.arrays,
             trainable=self.trainable,
             fold_buffer=self.rules.fold_buffer,
+            spill_dir=self.run.path if self.run else None,  # /tmp may be memory itself
         )
         updates: list[ClientUpdate[M | None]] = []
         quarantined: list[Quarantined] = []
