@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from contestants import Outcome
+from measuring import Outcome
 from rich.console import Console
 from rich.table import Table
 from workloads import Figure, Workload, all_workloads
@@ -96,13 +96,13 @@ def machine() -> str:
 def write(key: str, text: str) -> None:
     """Put a section between its marks in the results; leave the rest alone."""
     begin, end = f"<!-- {key}: begin -->", f"<!-- {key}: end -->"
-    section = f"{begin}\n{text}\n{end}\n"
+    section = f"{begin}\n{text}\n{end}"
     old = RESULTS.read_text() if RESULTS.exists() else ""
     if begin in old:
         before, _, rest = old.partition(begin)
-        RESULTS.write_text(before + section + rest.partition(end)[2].lstrip("\n"))
+        RESULTS.write_text(before + section + rest.partition(end)[2])
     else:
-        RESULTS.write_text(f"{old.rstrip()}\n\n{section}" if old else section)
+        RESULTS.write_text(f"{old.rstrip()}\n\n{section}\n".lstrip())
 
 
 def main() -> None:

@@ -162,11 +162,11 @@ def table(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) ->
 
 def write(text: str) -> None:
     """Put the table between this benchmark's marks in the results; leave the rest alone."""
-    section = f"{BEGIN}\n## Decode, check and fold\n\n{text}\n{END}\n"
+    section = f"{BEGIN}\n## Decode, check and fold\n\n{text}\n\n{END}\n"
     old = RESULTS.read_text() if RESULTS.exists() else ""
     if BEGIN in old:
         before, _, rest = old.partition(BEGIN)
-        new = before + section + rest.partition(END)[2].lstrip("\n")
+        new = before + section + rest.partition(END)[2].removeprefix("\n")
     else:
         new = f"{old.rstrip()}\n\n{section}" if old else section
     RESULTS.write_text(new)

@@ -9,31 +9,21 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import pairwise
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import psutil
+from measuring import LOOK_SECONDS, Measured, Outcome, scratch
 
 from fedwaggle.engine.processes import ProcessFamily
 
 HERE = Path(__file__).parent
-LOOK_SECONDS = 0.5  # between two looks at a process family
 END_SECONDS = 30.0  # Ray takes up to 20 s to leave
-LIMIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -54,28 +44,6 @@ class Job:
     config: dict[str, Any]
     watch_memory: bool = False
     result_key: str = "result-file"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run took.
-
-    Attributes
-    ----------
-    round_seconds : float
-        Median over the rounds but the first, in which processes start and load their data.
-    total_seconds : float
-        From the command to its end.
-    peak_bytes : int
-        Most memory of all processes together at one time (PSS: shared pages count once).
-    parts : dict[str, float]
-        Whatever else was noted.
-    """
-
-    round_seconds: float = 0.0
-    total_seconds: float = 0.0
-    peak_bytes: int = 0
-    parts: dict[str, float] = field(default_factory=dict)
 
 
 class Contestant(Protocol):
@@ -147,7 +115,7 @@ class StockFlower:
 
 @dataclass(frozen=True)
 class MemoryCopies:
-    """One copy of the model on its way out, one for each reply, and one pass to sum them."""
+    """One copy of the model on its way out, one for each reply, and one sum over the replies."""
 
     job: Job
 
@@ -156,91 +124,18 @@ class MemoryCopies:
         model = np.ones(self.job.config["parameters"], np.float32)
         copy, total = np.ones_like(model), np.ones_like(model)
         began = time.perf_counter()
-        for _ in range(1 + self.job.config["clients-per-round"]):
+        np.copyto(copy, model)
+        for _ in range(self.job.config["clients-per-round"]):
             np.copyto(copy, model)
             total += copy
         seconds = time.perf_counter() - began
         return Outcome(seconds, seconds)
 
 
-class Measured:
-    """A command in a session of its own, watched until it ends; leaving it kills what is left."""
-
-    def __init__(self, command: list[str], folder: Path, watch_memory: bool) -> None:
-        self._folder = folder
-        self._watch_memory = watch_memory
-        self._peak = 0
-        self._done = threading.Event()
-        with (folder / "output.log").open("wb") as log:
-            self.began = time.time()
-            self._process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment(folder),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.seconds = 0.0
-        self.family = ProcessFamily(self._process.pid)
-        self._watcher = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Measured:
-        self._watcher.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._watcher.join()
-        self.family.kill()
-        self._process.wait()
-
-    def wait(self) -> None:
-        """Wait for the command's end."""
-        self._process.wait(LIMIT_SECONDS)
-        self.seconds = time.time() - self.began
-        self._done.set()
-        self._watcher.join()
-
-    def outcome(self) -> Outcome:
-        """Return what was measured, with what the app wrote down."""
-        file = self._folder / "result.json"
-        if self._process.returncode != 0 or not file.exists():
-            raise SystemExit((self._folder / "output.log").read_text()[-4000:])
-        record = json.loads(file.read_text())
-        marks = record.pop("marks")
-        rounds = [after - before for before, after in pairwise(marks[1:])]
-        parts = {key: median_of(value) for key, value in record.items()}
-        parts["first mark"] = marks[0] - self.began
-        return Outcome(
-            statistics.median(rounds) if rounds else 0.0, self.seconds, self._peak, parts
-        )
-
-    def _watch(self) -> None:
-        """Learn who belongs to the family while it can be seen, and what memory it has."""
-        while not self._done.wait(LOOK_SECONDS):
-            members = self.family.members()
-            if self._watch_memory:
-                self._peak = max(self._peak, sum(pss_of(process) for process in members))
-
-
 def config_of(job: Job, folder: Path) -> dict[str, Any]:
     """Return the app's config with the place of its result."""
     result = {job.result_key: str(folder / "result.json")} if job.result_key else {}
     return {**job.config, **result}
-
-
-def median_of(value: float | list[float]) -> float:
-    """Return a number as it is, and the median of a list but its first."""
-    return statistics.median(value[1:] or value) if isinstance(value, list) else value
-
-
-def pss_of(process: psutil.Process) -> int:
-    """Return a process's memory, with its share of what it shares; 0 if it has just ended."""
-    with suppress(psutil.Error):
-        return int(process.memory_full_info().pss)
-    return 0
 
 
 def end_superlink(family: ProcessFamily) -> None:
@@ -262,39 +157,3 @@ def named(family: ProcessFamily, command: str) -> list[psutil.Process]:
             if any(Path(word).name == command for word in process.cmdline()[:2]):
                 found.append(process)
     return found
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a contestant: one thread a process, and nothing of the user's."""
-    own = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "OMP_NUM_THREADS": "1",
-        "FLWR_HOME": str(folder),
-        "WAGGLE_OUTPUTS": str(folder / "outputs"),
-        "RESULT_FILE": str(folder / "result.json"),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": str(folder),
-    }
-    return {**os.environ, **own}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Make a folder for one run, with a name short enough for Ray's sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

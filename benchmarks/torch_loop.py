@@ -16,7 +16,6 @@ import random
 import sys
 import time
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +28,32 @@ from lenet_app.task import Net, load_images, load_partition, train  # noqa: E402
 
 WORKERS = 2
 
-
-@dataclass
-class Memory:
-    """What the processes share: a model as one row (P,), and a row for each client (K, P)."""
-
-    model: Tensor
-    replies: Tensor
+Config = dict[str, Any]
+Jobs = Any  # a SimpleQueue, which is generic in name only
 
 
-@dataclass
-class Worker:
-    """A process that trains clients one after the other, in one model of its own."""
+def work(model_row: Tensor, reply_rows: Tensor, jobs: Jobs, done: Jobs, config: Config) -> None:
+    """Be a worker: train one client after the other, in one model, until there is no job left.
 
-    memory: Memory
-    config: dict[str, Any]
-    model: Net
-
-    def train(self, row: int, partition: int, server_round: int) -> tuple[int, float]:
-        """Train a client, leave its state in a row, and return its examples and its loss."""
-        config = self.config
-        self.model.load_state_dict(as_state(self.memory.model, self.model))
+    Parameters
+    ----------
+    model_row, reply_rows : Tensor
+        Memory that all processes share: the global model (P,), and a row for each client (K, P).
+    jobs, done : SimpleQueue
+        Gives ``(row, partition, round)``; takes ``(row, number of examples, loss)``.
+    config : dict
+        The app's config.
+    """
+    torch.set_num_threads(1)
+    load_images(config["data-dir"])
+    model = Net()
+    for row, partition, server_round in iter(jobs.get, None):
+        model.load_state_dict(as_state(model_row, model))
         images, labels = load_partition(
             config["data-dir"], partition, config["examples-per-client"]
         )
         loss = train(
-            self.model,
+            model,
             images,
             labels,
             epochs=config["local-epochs"],
@@ -62,8 +61,8 @@ class Worker:
             lr=config["lr"],
             seed=server_round,
         )
-        copy_state(self.model, self.memory.replies[row])
-        return len(labels), loss
+        copy_state(model, reply_rows[row])
+        done.put((row, len(labels), loss))
 
 
 def as_state(row: Tensor, model: Net) -> dict[str, Tensor]:
@@ -81,41 +80,37 @@ def copy_state(model: Net, row: Tensor) -> None:
     torch.cat([tensor.flatten() for tensor in model.state_dict().values()], out=row)
 
 
-def begin_worker(memory: Memory, config: dict[str, Any]) -> None:
-    """Make a worker ready: one thread, the data in memory, the model built."""
-    torch.set_num_threads(1)
-    load_images(config["data-dir"])
-    train_job.worker = Worker(memory, config, Net())  # type: ignore[attr-defined]
-
-
-def train_job(job: tuple[int, int, int]) -> tuple[int, float]:
-    """Let this process's worker do a job."""
-    result: tuple[int, float] = train_job.worker.train(*job)  # type: ignore[attr-defined]
-    return result
-
-
-def run(config: dict[str, Any]) -> dict[str, Any]:
+def run(config: Config) -> dict[str, Any]:
     """Run all rounds; return when each was over, and the mean loss of the last."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, cohort_size = Net(), config["clients-per-round"]
     size = sum(tensor.numel() for tensor in model.state_dict().values())
-    memory = Memory(
-        torch.empty(size).share_memory_(), torch.empty(cohort_size, size).share_memory_()
-    )
-    copy_state(model, memory.model)
-    loss = 0.0
+    model_row = torch.empty(size).share_memory_()
+    reply_rows = torch.empty(cohort_size, size).share_memory_()
+    copy_state(model, model_row)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(WORKERS, begin_worker, (memory, config)) as pool:
-        marks = [time.time()]
-        for server_round in range(1, config["num-server-rounds"] + 1):
-            cohort = random.sample(range(config["nodes"]), cohort_size)
-            jobs = [(row, partition, server_round) for row, partition in enumerate(cohort)]
-            counts, losses = zip(*pool.imap(train_job, jobs), strict=True)
-            weights = torch.tensor(counts) / sum(counts)
-            torch.mv(memory.replies.T, weights, out=memory.model)
-            loss = float(weights @ torch.tensor(losses))
-            marks.append(time.time())
+    jobs, done = context.SimpleQueue(), context.SimpleQueue()
+    workers = [
+        context.Process(target=work, args=(model_row, reply_rows, jobs, done, config))
+        for _ in range(WORKERS)
+    ]
+    for worker in workers:
+        worker.start()
+    marks, loss = [time.time()], 0.0
+    for server_round in range(1, config["num-server-rounds"] + 1):
+        cohort = random.sample(range(config["nodes"]), cohort_size)
+        for row, partition in enumerate(cohort):
+            jobs.put((row, partition, server_round))
+        _, counts, losses = zip(*sorted(done.get() for _ in cohort), strict=True)
+        weights = torch.tensor(counts) / sum(counts)
+        torch.mv(reply_rows.T, weights, out=model_row)
+        loss = float(weights @ torch.tensor(losses))
+        marks.append(time.time())
+    for _ in workers:
+        jobs.put(None)
+    for worker in workers:
+        worker.join()
     return {"marks": marks, "train-loss": loss}
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contestants import BareLoop, Contestant, Job, MemoryCopies, Outcome, StockFlower, Waggle
+from contestants import BareLoop, Contestant, Job, MemoryCopies, StockFlower, Waggle
+from measuring import Outcome
 
 HERE = Path(__file__).parent
 LENET, NOOP = HERE / "apps" / "lenet", HERE / "apps" / "noop"
@@ -194,11 +195,11 @@ def big(quick: bool) -> Workload:
         "of it in FedAvg's aggregation, s": aggregation,
         "the rest, s": lambda outcome: outcome.round_seconds - aggregation(outcome),
     }
-    copies = "21 copies, 20 sums"
+    copies = "21 copies and 20 sums"
     time = Figure(
         "W6",
         f"20 clients that do nothing, {config['parameters']:,} parameters",
-        "near the time of the copies; where the rest goes",
+        "near the time of the copies",
         columns,
         copies,
     )

@@ -223,6 +223,26 @@ def test_unknown_fields_are_ignored_and_missing_ones_take_their_default() -> Non
     assert unpack(record(b'{"percent":80.0,"new":[{}]}'), Battery) == Battery(80.0, [])
 
 
+@pytest.mark.parametrize(
+    ("bad", "listed", "paths", "said"),
+    [
+        (3, 3, 3, "cells.2: expected a valid integer, got str 'x'"),
+        (200, 10, 100, "; and 190 more"),
+        (9_000, 10, 100, "cells.9: expected a valid integer; and"),  # their inputs are not copied
+        (20_000, 0, 0, "20000 bad fields, too many to list"),
+    ],
+)
+def test_a_refusal_stays_short_however_much_is_bad(
+    bad: int, listed: int, paths: int, said: str
+) -> None:
+    """The first 10 are described, the first 100 have their path, the rest is counted."""
+    payload = b'{"percent":1.0,"cells":[' + b",".join([b'"x"'] * bad) + b"]}"
+    error = refusal(lambda: unpack(record(payload), Battery))
+    assert said in str(error)
+    assert str(error).count("expected a valid integer") == listed
+    assert len(error.paths) == paths
+
+
 def test_the_size_is_checked_before_anything_is_decoded() -> None:
     """One byte more than the limit is refused on both sides; the limit itself is not."""
     payload = pack(Battery(80.0))["payload"]
@@ -250,6 +270,16 @@ class Unversioned:
     schema_version: ClassVar[Any] = "2"
 
 
+@dataclass
+class Tensors:
+    weights: torch.Tensor
+
+
+@dataclass
+class Misspelt:
+    seconds: flaot  # type: ignore[name-defined]  # noqa: F821
+
+
 class Plain:
     pass
 
@@ -259,7 +289,11 @@ class Plain:
     [
         (Plain, "Plain: expected a dataclass"),
         (int, "int: expected a dataclass"),
+        (Battery(1.0), r"Battery Battery\(.*: expected a dataclass"),  # an object, not its class
+        ([], r"list \[\]: expected a dataclass"),
         (Unversioned, "schema_version: expected a ClassVar"),
+        (Tensors, "Tensors: cannot be metadata: .*use types that JSON can carry"),
+        (Misspelt, "Misspelt: cannot be metadata: .*flaot"),
     ],
 )
 def test_a_class_that_cannot_be_a_contract_is_the_programmers_mistake(

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, make_dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from fedwaggle.errors import MetadataCode, MetadataError
 from fedwaggle.metadata import pack, unpack
+from fedwaggle.refusal_costs import errors_per_value
 
 
 class Phase(Enum):
@@ -52,6 +53,12 @@ class Report:
         """Raise what a user's own check may raise."""
         if self.either == "boom":
             raise KeyError(self.either)
+
+
+@dataclass
+class Tree:
+    value: int
+    branches: list[Tree] = field(default_factory=list)
 
 
 Wide = make_dataclass("Wide", [(f"field_{i}", int) for i in range(100)])
@@ -180,32 +187,76 @@ WORST: dict[str, Callable[[], bytes]] = {
     "one long name": lambda: b'{"losses":{"' + b"n" * (MIB - 60) + b'":""}}',
     "one long text": lambda: b'{"seconds":"' + b"\\u00e9" * ((MIB - 60) // 6) + b'"}',
     "bytes": lambda: bytes(range(256)) * 4096,
-    "many missing fields": lambda: b'{"extra":[' + b"[]," * ((MIB - 60) // 3) + b"0]}",
 }
+WORST_OF_CLASS: list[tuple[type[Any], bytes]] = [
+    (Wide, b'{"extra":[' + b"[]," * 340_000 + b"0]}"),  # 100 errors, each with all of it
+    (Wide, b'{"extra":[' + b"[]," * 20_000 + b"0]}"),  # just below the limit
+    (Tree, b'{"branches":[' * 90 + b"{}," * 300_000 + b"{}" + b"]}" * 90),  # one a level
+    (Tree, b'{"branches":[' * 90 + b"{}," * 15_000 + b"{}" + b"]}" * 90),
+]
 PROBE = """
 import resource, sys, time
 sys.path.insert(0, sys.argv[1])
 import test_metadata_hostile as hostile
 hostile.outcome(hostile.PAYLOAD)
 at_first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for name, make in hostile.WORST.items():
-    payload, began = make(), time.process_time()
+cases = [(name, make(), hostile.Report) for name, make in hostile.WORST.items()]
+cases += [(cls.__name__, payload, cls) for cls, payload in hostile.WORST_OF_CLASS]
+for name, payload, cls in cases:
+    began = time.process_time()
     assert len(payload) <= hostile.MIB
-    code = hostile.outcome(payload, hostile.Wide if "missing" in name else hostile.Report)
+    code = hostile.outcome(payload, cls)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - at_first
     print(name, code, grown_kib // 1024, time.process_time() - began, sep="\t")
 """
 
 
 def test_the_worst_mebibyte_costs_little() -> None:
-    """At most 256 MiB of memory in all, and 5 s of one core each, for what is just decoded."""
+    """At most 400 MiB of memory in all, and 5 s of one core each, for what is just decoded."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE, str(Path(__file__).parent)], capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     lines = [line.split("\t") for line in run.stdout.splitlines()]
-    assert [name for name, *_ in lines] == list(WORST)
+    assert len(lines) == len(WORST) + len(WORST_OF_CLASS)
     for name, code, grown_mib, cpu_seconds in lines:
-        assert code in {"accepted", "malformed", "invalid"}, name
-        assert int(grown_mib) < 256, name
+        assert code in {"accepted", "malformed", "invalid", "too-large"}, name
+        assert int(grown_mib) < 400, name
         assert float(cpu_seconds) < 5, name
+
+
+def test_what_is_large_and_ordinary_is_accepted() -> None:
+    """45,000 floats, 25,000 named ones, 30,000 small objects, rows of numbers, a long text."""
+    chance = random.Random(0)
+    for report in (
+        Report(1.0, True, either=[chance.random() for _ in range(45_000)]),
+        Report(1.0, True, losses={f"epoch_{i}": chance.random() for i in range(25_000)}),
+        Report(1.0, True, epochs={i: [Inner(1)] * 10 for i in range(3_000)}),
+        Report(1.0, True, extra=[[0.5] * 100] * 2_000),
+        Report(1.0, True, extra="x" * 1_000_000),
+    ):
+        record = pack(report)
+        assert len(record["payload"]) > MIB / 3  # type: ignore[arg-type]
+        assert unpack(record, Report) == report
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+@dataclass
+class Errors:
+    first: int  # 1, if it is missing
+    either: int | str | None  # 1, and 2 if neither fits
+    pair: tuple[int, str]  # 1, and 2 if the items are missing
+    point: Point  # 1, and 2
+    at: datetime | None = None
+
+
+def test_the_errors_that_a_value_can_have_are_counted() -> None:
+    """Four required fields, two choices, two items and the two fields of a named tuple."""
+    assert errors_per_value(TypeAdapter(Errors).core_schema) == 4 + 2 + 2 + 2
+    assert errors_per_value(TypeAdapter(dict[str, list[float]]).core_schema) == 0
+    older = {"type": "arguments", "arguments_schema": [{"name": "x"}, {"name": "y"}]}
+    assert errors_per_value(older) == 2

@@ -39,7 +39,12 @@ def train(msg: Message, context: Context) -> Message:
         {
             "arrays": ArrayRecord(model.cpu().state_dict()),
             "metrics": MetricRecord({"train_loss": last_loss, "num-examples": len(examples)}),
-            "metadata": pack(metadata, context, codec=config.metadata_codec),
+            "metadata": pack(
+                metadata,
+                context,
+                codec=config.metadata_codec,
+                max_bytes=config.max_metadata_bytes,
+            ),
         }
     )
     return Message(content=content, reply_to=msg)

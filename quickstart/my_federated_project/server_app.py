@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from fedwaggle.config import RunConfig, read_config
-from fedwaggle.schedules import schedule_of
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
+from fedwaggle.config import RunConfig, read_config
 from fedwaggle.data import Examples, fingerprint, load_split
 from fedwaggle.runs import Request, Run, open_run, outputs_root
 from fedwaggle.runs.requests import code_hash, installed_versions
+from fedwaggle.schedules import schedule_of
 from fedwaggle.seeds import derive_seed, seed_everything
 from fedwaggle.strategy import RoundRules
 from fedwaggle.trackers import open_trackers
 from my_federated_project import task
-from my_federated_project.strategy import CustomFedAdagrad
+from my_federated_project.strategy import CustomFedAdagrad, policies_of
 
 logger = logging.getLogger("flwr.my_federated_project")  # below Flower's, so that its log shows it
 
@@ -86,6 +86,7 @@ def make_strategy(config: RunConfig, run: Run, model: task.Net) -> CustomFedAdag
         seed=config.seed,
         trainable=[name for name, _ in model.named_parameters()],
         rules=RoundRules.of(config),
+        policies=policies_of(config),
         best_metric=config.best_metric,
         best_mode=config.best_mode,
         codec=config.metadata_codec,

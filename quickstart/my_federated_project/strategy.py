@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from flwr.serverapp.strategy import FedAdagrad
 
-from fedwaggle.strategy import ClientUpdate, RoundSummary, Waggle
+from fedwaggle.config import RunConfig
+from fedwaggle.strategy import (
+    ClientUpdate,
+    Policy,
+    RestStragglers,
+    RoundSummary,
+    StopWhenConverged,
+    Waggle,
+)
 from my_federated_project.task import TrainProcessMetadata
 
 logger = logging.getLogger("flwr.my_federated_project")  # below Flower's, so that its log shows it
@@ -37,6 +45,20 @@ class CustomFedAdagrad(Waggle[TrainProcessMetadata], FedAdagrad):
     def on_round_end(self, summary: RoundSummary[TrainProcessMetadata]) -> None:
         """Log the round on one line."""
         logger.info(round_line(summary))
+
+
+def policies_of(config: RunConfig) -> list[Policy[TrainProcessMetadata]]:
+    """Return the policies that the config switches on: decisions taken from metadata."""
+    policies: list[Policy[TrainProcessMetadata]] = []
+    if config.stop_when_converged:
+        policies.append(
+            StopWhenConverged(lambda said: said.converged, share=config.stop_when_converged)
+        )
+    if config.rest_stragglers:
+        policies.append(
+            RestStragglers(lambda said: said.training_time, factor=config.rest_stragglers)
+        )
+    return policies
 
 
 def round_line(summary: RoundSummary[TrainProcessMetadata]) -> str:

@@ -170,6 +170,20 @@ class RunConfig(BaseModel):
     max_metadata_bytes: int = Field(
         default=1_048_576, ge=1, description="Largest metadata that is sent or decoded."
     )
+    # -- what is decided by it
+    stop_when_converged: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of a round's clients that end the run once they have converged, twice "
+        "in a row; 0 never does.",
+    )
+    rest_stragglers: float = Field(
+        default=0.0,
+        ge=0,
+        description="How many times the median training time lets a client rest for two rounds; "
+        "0 rests nobody. Times differ from run to run, and so will the model.",
+    )
     # -- what is kept and shown
     best_metric: str = Field(
         default="accuracy", min_length=1, description="The metric that picks the best model."

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import pickle  # opt-in, and refused unless the operator trusts it
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
@@ -28,6 +28,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from typing_extensions import TypeAliasType
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
+from fedwaggle.refusal_costs import check_refusal_cost, errors_per_value
 from fedwaggle.refusals import refusal_of, shown
 from fedwaggle.text import printable
 
@@ -121,11 +122,13 @@ def pack(
 
     if codec not in get_args(Codec):
         raise ConfigError([f"codec: expected 'json' or 'pickle', got {codec!r}"])
-    schema, version, adapter = _contract(type(obj))
+    contract = _contract(type(obj))
     allowed = _allowed_fields(context, codec)
-    payload = _contained(lambda: _encode(obj, adapter, codec, allowed), schema)
-    _check_size(payload, schema, max_bytes)
-    record = ConfigRecord({"schema": schema, "version": version, "payload": payload})
+    payload = _contained(lambda: _encode(obj, contract, codec, allowed), contract)
+    _check_size(payload, contract, max_bytes)
+    record = ConfigRecord(
+        {"schema": contract.schema, "version": contract.version, "payload": payload}
+    )
     if codec == "pickle":
         record["codec"] = codec
     return record
@@ -184,10 +187,10 @@ def unpack(
     if codec == "pickle" and not trust_pickle:
         message = "trust-pickle: metadata-codec = pickle lets every client run code on the server"
         raise ConfigError([f"{message}; set trust-pickle = true (trust_pickle=True), or use json"])
-    schema, version, adapter = _contract(cls)
-    payload = _open_envelope(record, schema, version, codec)
-    _check_size(payload, schema, max_bytes)
-    found: M = _contained(lambda: _decode(payload, adapter, codec), schema, len(payload))
+    contract = _contract(cls)
+    payload = _open_envelope(record, contract, codec)
+    _check_size(payload, contract, max_bytes)
+    found: M = _contained(lambda: _decode(payload, contract, codec), contract, len(payload))
     return found
 
 
@@ -211,24 +214,39 @@ def schema_of(cls: type[Any]) -> tuple[str, int]:
     >>> schema_of(Battery)
     ('Battery', 1)
     """
-    schema, version, _ = _contract(cls)
-    return schema, version
+    contract = _contract(cls)
+    return contract.schema, contract.version
 
 
-def _contract(cls: type[Any]) -> tuple[str, int, TypeAdapter[Any]]:
-    """Return the name, the version and the adapter of a class; raise if it has none."""
-    if not is_dataclass(cls):
-        name = getattr(cls, "__name__", repr(cls))
+@dataclass(frozen=True)
+class _Contract:
+    """What both sides know of a class."""
+
+    schema: str
+    version: int
+    adapter: TypeAdapter[Any]
+    most_errors: int  # that one value can have
+
+
+def _contract(cls: type[Any]) -> _Contract:
+    """Return the contract that a class is; raise if it is none."""
+    if not isinstance(cls, type) or not is_dataclass(cls):
+        name = cls.__name__ if isinstance(cls, type) else shown(cls)
         raise ConfigError([f"{name}: expected a dataclass; decorate the class with @dataclass"])
+    return _made_contract(cls)
+
+
+@cache
+def _made_contract(cls: type[Any]) -> _Contract:
     version = getattr(cls, "schema_version", 1)
     if type(version) is not int or version < 1:
         raise ConfigError(
             [f"{cls.__name__}.schema_version: expected a ClassVar[int] above 0, got {version!r}"]
         )
-    return cls.__name__, version, _adapter(cls)
+    adapter = _adapter(cls)
+    return _Contract(cls.__name__, version, adapter, errors_per_value(adapter.core_schema))
 
 
-@cache
 def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     """Return what checks, encodes and decodes instances of ``cls``."""
     try:
@@ -256,26 +274,27 @@ def _allowed_fields(context: Context | None, codec: Codec) -> set[str] | None:
     return {name.strip() for name in listed.split(",")}
 
 
-def _encode(
-    obj: object, adapter: TypeAdapter[Any], codec: Codec, allowed: set[str] | None
-) -> bytes:
-    checked = adapter.validate_python(obj)
+def _encode(obj: object, contract: _Contract, codec: Codec, allowed: set[str] | None) -> bytes:
+    checked = contract.adapter.validate_python(obj)
     if codec == "pickle":
         return pickle.dumps(checked)
-    payload = adapter.dump_json(checked, warnings="error")
+    payload = contract.adapter.dump_json(checked, warnings="error")
     # What cannot be read again (a tuple as a key, say) is the client's mistake: it learns here.
-    adapter.validate_json(payload)
-    return payload if allowed is None else adapter.dump_json(checked, include=allowed)
+    _decode(payload, contract, codec)
+    return payload if allowed is None else contract.adapter.dump_json(checked, include=allowed)
 
 
-def _decode(payload: bytes, adapter: TypeAdapter[Any], codec: Codec) -> Any:  # noqa: ANN401
+def _decode(payload: bytes, contract: _Contract, codec: Codec) -> Any:  # noqa: ANN401
     if codec == "pickle":
-        return adapter.validate_python(pickle.loads(payload))  # noqa: S301  # the operator trusts it
-    return adapter.validate_json(payload)
+        # The operator trusts it, and what comes out is checked.
+        return contract.adapter.validate_python(pickle.loads(payload))  # noqa: S301
+    check_refusal_cost(payload, contract.schema, contract.most_errors)
+    return contract.adapter.validate_json(payload)
 
 
-def _open_envelope(record: ConfigRecord, schema: str, version: int, codec: Codec) -> bytes:
-    """Return the payload, if the record is one of ``schema``, ``version`` and ``codec``."""
+def _open_envelope(record: ConfigRecord, contract: _Contract, codec: Codec) -> bytes:
+    """Return the payload, if the record is one of a class, its version and ``codec``."""
+    schema, version = contract.schema, contract.version
     wrong = [
         f"{key}: expected {kind.__name__}, got "
         + (type(record[key]).__name__ if key in record else "nothing")
@@ -307,27 +326,29 @@ def _open_envelope(record: ConfigRecord, schema: str, version: int, codec: Codec
     return cast("bytes", record["payload"])
 
 
-def _check_size(payload: bytes, schema: str, max_bytes: int) -> None:
+def _check_size(payload: bytes, contract: _Contract, max_bytes: int) -> None:
     if len(payload) > max_bytes:
         raise MetadataError(
             MetadataCode.TOO_LARGE,
-            f"{schema}: expected a payload of at most {max_bytes} bytes, got {len(payload)}; "
-            "send less, or raise max-metadata-bytes on both sides",
+            f"{contract.schema}: expected a payload of at most {max_bytes} bytes, got "
+            f"{len(payload)}; send less, or raise max-metadata-bytes on both sides",
         )
 
 
-def _contained(work: Callable[[], _T], schema: str, payload_bytes: int = 0) -> _T:
+def _contained(work: Callable[[], _T], contract: _Contract, payload_bytes: int = 0) -> _T:
     """Return what ``work`` returns; whatever it raises leaves as a :class:`MetadataError`."""
     try:
         return work()
+    except MetadataError:
+        raise
     except ValidationError as error:
-        refusal = refusal_of(error, schema, payload_bytes)
+        refusal = refusal_of(error, contract.schema, payload_bytes)
     except Exception as error:  # noqa: BLE001
         # Bytes of a stranger's meet the user's own __post_init__ and validators here, and
         # pickle: there is no list of what they may raise, MemoryError and RecursionError too.
         reason = printable(f"{type(error).__name__}: {error}", 300)
         refusal = MetadataError(
-            MetadataCode.MALFORMED, f"{schema}: cannot be encoded or decoded: {reason}"
+            MetadataCode.MALFORMED, f"{contract.schema}: cannot be encoded or decoded: {reason}"
         )
     # Raised out here it does not keep the first error alive, which may hold 100 MB.
     raise refusal

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +101,23 @@ def test_a_set_that_cannot_be_had_names_every_way_to_get_it() -> None:
         "HF_HUB_OFFLINE is set",
     ):
         assert way in said
+
+
+def test_a_hub_out_of_reach_is_told_within_seconds() -> None:
+    """Nothing listens at the Hub's address: one question, no retries for half a minute."""
+    code = (
+        "from fedwaggle.data.hub import load_from_hub; load_from_hub('someone/some-set', 'train')"
+    )
+    online = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | online,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "the Hub gave no answer for 'someone/some-set'" in run.stderr
+    assert "set HF_HUB_OFFLINE=1 if a copy lies in its cache" in run.stderr
 
 
 def test_a_folder_without_the_files_is_an_error_even_where_another_source_exists(

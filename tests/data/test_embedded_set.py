@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from fedwaggle.data import fingerprint, load, to_tensors
+from fedwaggle.data import fashion_mnist, fingerprint, load, to_tensors
 from fedwaggle.data.fashion_mnist import MINI_FOLDER
+from fedwaggle.errors import DatasetError
 
 FULL_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_fashion_mnist_mini.py"
@@ -33,6 +36,21 @@ def test_it_has_the_columns_of_the_set_on_the_hub() -> None:
     assert train.features["label"].names[0] == "T-shirt/top"
 
 
+def test_a_damaged_file_of_the_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut file, and a table of something else."""
+    monkeypatch.setattr(fashion_mnist, "MINI_FOLDER", tmp_path)
+    whole = (MINI_FOLDER / "test.parquet").read_bytes()
+    (tmp_path / "test.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match=r"test.parquet: cannot be read .* install fedwaggle"):
+        load("fashion-mnist-mini", "test")
+    images = pa.StructArray.from_arrays([pa.array([b"GIF89a"])], names=["bytes"])
+    pq.write_table(pa.table({"image": images, "label": [0]}), tmp_path / "train.parquet")
+    with pytest.raises(DatasetError, match=r"train.parquet: expected PGM images"):
+        load("fashion-mnist-mini", "train")
+
+
 def test_its_licence_lies_beside_it() -> None:
     """The MIT licence with the authors' copyright goes where the files go, and they are small."""
     licence = (MINI_FOLDER / "LICENSE").read_text()
@@ -51,10 +69,9 @@ def test_making_it_again_gives_the_same_content(tmp_path: Path) -> None:
     spec.loader.exec_module(script)
     script.main(FULL_FOLDER, tmp_path)
     from datasets import Dataset
-    from pyarrow import parquet
 
     for split, content in CONTENT.items():
-        made = Dataset(parquet.read_table(tmp_path / f"{split}.parquet"))
+        made = Dataset(pq.read_table(tmp_path / f"{split}.parquet"))
         assert fingerprint(made) == content
 
 

@@ -166,6 +166,14 @@ def test_as_many_clients_as_rows_have_one_each(name: str) -> None:
     assert [len(part) for part in divide(name, 600, classes=1)] == [1] * 600
 
 
+def test_draws_that_leave_someone_empty_end_in_words() -> None:
+    """600 rows for 300 clients, nearly all of a class to one of them: somebody has none."""
+    with pytest.raises(
+        DatasetError, match=r"alpha 0.01: flwr-datasets found no way .* larger alpha"
+    ):
+        divide("dirichlet", 300, alpha=0.01)
+
+
 def test_classes_that_nobody_drew_are_refused() -> None:
     """9 clients with 2 of 10 classes: where no draw takes class 9, its rows would be lost."""
     for seed in range(200):

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
-from fedwaggle.data import load, load_partition, load_split, to_tensors
+from fedwaggle.data import hub, load, load_partition, load_split, to_tensors
 from fedwaggle.data.partitions import PARTITIONERS
 from fedwaggle.errors import ConfigError
 
@@ -68,6 +70,17 @@ def test_what_comes_back_is_a_copy() -> None:
         first.labels.fill_(7)
         assert torch.equal(ask().images, before)
         assert ask().labels.unique().numel() == 10
+
+
+def test_a_set_of_the_hub_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes as a ``datasets.Dataset``; four colour images for two clients."""
+    pixels = np.arange(4 * 2 * 5 * 3, dtype=np.uint8).reshape(4, 2, 5, 3)
+    data = Dataset.from_dict({"img": pixels, "label": [0, 1, 2, 3]})
+    monkeypatch.setattr(hub, "load_from_hub", lambda name, split: data)
+    shares = [load_partition("someone/some-set", part, 2) for part in (0, 1)]
+    assert [share.image_shape for share in shares] == [(3, 2, 5)] * 2
+    assert sorted(torch.cat([share.labels for share in shares]).tolist()) == [0, 1, 2, 3]
+    assert [share.num_classes for share in shares] == [4, 4]
 
 
 def test_a_client_that_does_not_exist_is_refused() -> None:

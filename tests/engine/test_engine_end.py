@@ -69,6 +69,19 @@ def test_a_signal_ends_everything_within_two_seconds(start: Start, number: signa
     assert memory_files() == memory
 
 
+def test_the_deaths_of_server_and_zygote_together_end_the_workers(start: Start) -> None:
+    """Nobody is left who could tell the workers; the system does."""
+    process = start()
+    zygote = psutil.Process(process.pid).children()[0]
+    workers = zygote.children()
+    zygote.suspend()  # so that it cannot see the other's end before its own
+    process.kill()
+    zygote.kill()
+    process.communicate(timeout=10)
+    _, alive = psutil.wait_procs([zygote, *workers], timeout=2.0)
+    assert not alive
+
+
 def test_after_a_run_no_process_is_left(make_app) -> None:
     from fedwaggle.engine import run
 
@@ -79,6 +92,18 @@ def test_after_a_run_no_process_is_left(make_app) -> None:
         run(make_app(client), nodes=3)
     assert set(psutil.Process().children(recursive=True)) == before
     assert psutil.Process().num_fds() <= open_files + 1  # what Flower opens on its first import
+
+
+def test_a_server_that_fails_at_once_does_not_wait_for_the_clients_import(make_app, capfd) -> None:
+    """The ClientApp's import takes 20 s; the ServerApp's error is there long before."""
+    from fedwaggle.engine import run
+
+    app = make_app("time.sleep(20)", "raise LookupError('at once')")
+    began = time.monotonic()
+    with pytest.raises(LookupError, match="at once"):
+        run(app, nodes=1)
+    assert time.monotonic() - began < 10.0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_first_step_is_not_far_away(make_app) -> None:

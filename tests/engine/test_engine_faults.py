@@ -67,8 +67,12 @@ def test_many_deaths_in_a_row_lose_no_message(make_app) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer(message, 1)
     """
-    app = make_app(client, "return sorted(values(ask(grid)).values())")
-    assert run(app, nodes=12, workers=1).value == [1] * 8 + [8] * 4
+    main = """
+    answers = sorted(values(ask(grid)).values())
+    return answers, grid._pool._board.busy(range(1))
+    """
+    app = make_app(client, main)
+    assert run(app, nodes=12, workers=1).value == ([1] * 8 + [8] * 4, [])
 
 
 def test_a_worker_that_is_killed_while_it_waits_is_replaced(make_app) -> None:

@@ -112,6 +112,18 @@ def test_messages_to_one_node_are_handled_one_after_the_other(make_app) -> None:
     assert run(make_app(COUNT, main), nodes=2, workers=2).value == [1, 2, 3, 4, 5, 6]
 
 
+def test_replies_come_in_the_order_of_the_messages(make_app) -> None:
+    """Node 0 takes longest and node 3 is first to answer; a sum over replies must not care."""
+    client = """
+    @app.train()
+    def train(message, context):
+        time.sleep(0.1 * (3 - context.node_config["partition-id"]))
+        return answer(message, 1)
+    """
+    main = "return [r.metadata.src_node_id - 1000 for r in ask(grid)]"
+    assert run(make_app(client, main), nodes=4, workers=4).value == [0, 1, 2, 3]
+
+
 def test_what_a_client_does_to_its_message_nobody_else_sees(make_app) -> None:
     client = """
     import numpy as np
@@ -364,16 +376,21 @@ def test_results_do_not_depend_on_the_number_of_workers(make_app) -> None:
     def train(message, context):
         return answer(message, [random.random(), float(np.random.rand())])
     """
-    main = "return [values(ask(grid)) for _ in range(2)]"
+    main = """
+    import random
+    import numpy as np
+    return [values(ask(grid)) for _ in range(2)], [random.random(), float(np.random.rand())]
+    """
     app = make_app(client, main)
     one, two, other = (
         run(app, nodes=7, workers=workers, seed=seed).value
         for workers, seed in ((1, 5), (3, 5), (3, 6))
     )
     assert one == two
-    assert one != other
-    drawn = [value for round_ in one for pair in round_.values() for value in pair]
-    assert len(set(drawn)) == len(drawn) == 28
+    rounds, servers = one
+    assert not set(servers).intersection(other[1])
+    drawn = [value for round_ in rounds for pair in round_.values() for value in pair] + servers
+    assert len(set(drawn)) == len(drawn) == 30
 
 
 def test_the_servers_error_comes_as_it_is_and_leaves_nothing_behind(make_app) -> None:
@@ -396,6 +413,19 @@ def test_two_apps_with_modules_of_one_name_do_not_meet(make_app, tmp_path: Path)
         "second",
         "first",
     ]
+
+
+def test_modules_that_answer_to_any_name_are_left_alone(make_app, monkeypatch) -> None:
+    """As ``torch.ops`` does: ask it for a path and it gives something that is none."""
+
+    class Anything:
+        def __getattr__(self, name: str) -> object:
+            return object()
+
+    monkeypatch.setitem(sys.modules, "anything", Anything())
+    main = "import sys; sys.modules['anything_else'] = sys.modules['anything']; return 1"
+    monkeypatch.setitem(sys.modules, "anything_else", None)
+    assert run(make_app(COUNT, main), nodes=1).value == 1
 
 
 def test_a_client_app_that_cannot_be_imported_ends_the_run_with_its_traceback(make_app) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import socket
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from fedwaggle.engine import fast_arrays
 from fedwaggle.engine.flower_api import state_from_bytes, state_to_bytes
-from fedwaggle.engine.frames import dump, receive_frame, send_frame, split
+from fedwaggle.engine.frames import Frame, FrameSender, dump, load, read_all, receive_frame, split
 from fedwaggle.engine.parcels import Parcel, ParcelReader
 from fedwaggle.engine.wire import (
     array_key,
@@ -138,22 +139,45 @@ def test_a_frame_of_any_size_arrives_whole(size: int) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         buffers = [b"a" * size, b"", memoryview(b"bc")]
-        send_frame(ours, dump(("head", size)), buffers)
-        frame = receive_frame(theirs)
-        assert frame is not None
-        assert frame.values == ("head", size)
-        assert frame.buffers([size, 0]) == [b"a" * size, b""]
-        assert frame.buffers([2]) == [b"bc"]
-        frame.close()
+        sender = FrameSender(ours)
+        for _ in range(3):
+            sender.send(dump(("head", size)), buffers)
+            frame = receive_frame(theirs)
+            assert frame is not None
+            assert frame.values == ("head", size)
+            assert frame.buffers([size, 0]) == [b"a" * size, b""]
+            assert frame.buffers([2]) == [b"bc"]
+            frame.close()
         ours.close()
         assert receive_frame(theirs) is None
 
 
+def test_the_memory_of_a_frame_is_used_again_only_when_it_was_read() -> None:
+    """Three large frames; the second is sent while the first is held, the third after both."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        sender = FrameSender(ours)
+        sizes = [100_000, 200_000, 50_000]
+
+        def send(number: int) -> Frame:
+            sender.send(dump(number), [b"%d" % number * sizes[number]])
+            frame = receive_frame(theirs)
+            assert frame is not None
+            return frame
+
+        first, second = send(0), send(1)
+        assert first.buffers([sizes[0]]) == [b"0" * sizes[0]]
+        assert second.buffers([sizes[1]]) == [b"1" * sizes[1]]
+        memory = os.fstat(sender._fd).st_ino
+        first.close(), second.close()
+        third = send(2)
+        assert os.fstat(sender._fd).st_ino == memory
+        assert os.fstat(sender._fd).st_size < sizes[1]
+        assert third.buffers([sizes[2]]) == [b"2" * sizes[2]]
+        third.close()
+
+
 def test_a_parcel_is_read_by_its_address() -> None:
-    import os
-
-    from fedwaggle.engine.frames import load, read_all
-
     parcel = Parcel()
     first = parcel.put([dump("x"), b"123"])
     second = parcel.put([b"%d" % n for n in range(1500)])

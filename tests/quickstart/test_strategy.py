@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from flwr.serverapp.strategy import FedAdagrad
 
+from fedwaggle.config import read_config
+from fedwaggle.errors import ConfigError
 from fedwaggle.strategy import ClientUpdate, Evaluation, RoundSummary, Training
-from my_federated_project.strategy import CustomFedAdagrad, round_line
+from my_federated_project.strategy import CustomFedAdagrad, policies_of, round_line
 from my_federated_project.task import TrainProcessMetadata
 
 
@@ -55,3 +57,26 @@ def test_the_metadata_of_a_round_becomes_two_numbers() -> None:
 )
 def test_a_round_is_one_line(training: Training[TrainProcessMetadata], line: str) -> None:
     assert round_line(summary(training)) == line
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        ({}, []),
+        ({"stop-when-converged": 0.9}, ["stop-when-converged"]),
+        (
+            {"stop-when-converged": 1, "rest-stragglers": 3},
+            ["stop-when-converged", "rest-stragglers"],
+        ),
+    ],
+)
+def test_the_config_switches_policies_on(keys: dict[str, float], names: list[str]) -> None:
+    policies = policies_of(read_config(keys))
+    assert [policy.name for policy in policies] == names
+    for policy in policies:  # they read what these clients say
+        policy.decide(1, UPDATES, {})
+
+
+def test_a_factor_of_at_most_one_would_rest_everybody_and_is_refused() -> None:
+    with pytest.raises(ConfigError, match="factor"):
+        policies_of(read_config({"rest-stragglers": 0.5}))

@@ -18,7 +18,6 @@ import numpy as np
 from datasets import Dataset
 from flwr_datasets.partitioner import (
     DirichletPartitioner,
-    IidPartitioner,
     Partitioner,
     PathologicalPartitioner,
     ShardPartitioner,
@@ -88,7 +87,7 @@ def deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
     labels : ndarray
         (N,) one label for each row.
     spec : PartitionSpec
-        How to divide.
+        How to divide: ``dirichlet``, ``shards`` or ``classes``.
 
     Returns
     -------
@@ -144,23 +143,19 @@ class _SpecPartitioner(Partitioner):  # type: ignore[misc]  # flwr-datasets ship
 
 
 def _flower_partitioner(spec: PartitionSpec, num_rows: int) -> Partitioner:
-    """Return the partitioner of flwr-datasets that a spec names, for columns row and label."""
+    """Return the partitioner of flwr-datasets that a spec names, by a column ``label``."""
     n, per_client = spec.num_partitions, spec.classes_per_client
-    match spec.partitioner:
-        case "dirichlet":
-            return DirichletPartitioner(
-                n, "label", alpha=float(spec.alpha), min_partition_size=1, seed=spec.seed
-            )
-        case "shards":
-            # Rounded up, so that there are no more shards than wanted and none is left out,
-            # but never so large that there are fewer shards than clients.
-            shard_size = min(math.ceil(num_rows / (n * per_client)), num_rows // n)
-            return ShardPartitioner(
-                n, "label", shard_size=shard_size, keep_incomplete_shard=True, seed=spec.seed
-            )
-        case "classes":
-            return PathologicalPartitioner(
-                n, "label", per_client, class_assignment_mode="first-deterministic", seed=spec.seed
-            )
-        case _:
-            return IidPartitioner(n)
+    if spec.partitioner == "dirichlet":
+        return DirichletPartitioner(
+            n, "label", alpha=float(spec.alpha), min_partition_size=1, seed=spec.seed
+        )
+    if spec.partitioner == "shards":
+        # Rounded up, so that there are no more shards than wanted and none is left out, but
+        # never so large that there are fewer shards than clients.
+        shard_size = min(math.ceil(num_rows / (n * per_client)), num_rows // n)
+        return ShardPartitioner(
+            n, "label", shard_size=shard_size, keep_incomplete_shard=True, seed=spec.seed
+        )
+    return PathologicalPartitioner(
+        n, "label", per_client, class_assignment_mode="first-deterministic", seed=spec.seed
+    )

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from fedwaggle.engine.parcels import Address
 
-__all__ = ["MOST_WORKERS", "Board", "Busy", "Task"]
+__all__ = ["Board", "Busy", "Task"]
 
-MOST_WORKERS = 1024
+_MOST_SLOTS = 1024
 _MOST_TASKS = 32_768  # that wait; the pipe of tokens holds 65,536
 
 # The board is an array of 64-bit words: two counters; a slot for each worker, a cache line each
@@ -32,7 +32,7 @@ _MOST_TASKS = 32_768  # that wait; the pipe of tokens holds 65,536
 # address, and whether the task is still wanted).
 _APPENDED, _TAKEN = 0, 1
 _SLOTS, _SLOT_WORDS = 8, 8
-_RING, _TASK_WORDS = _SLOTS + _SLOT_WORDS * MOST_WORKERS, 4
+_RING, _TASK_WORDS = _SLOTS + _SLOT_WORDS * _MOST_SLOTS, 4
 _BYTES = 8 * (_RING + _TASK_WORDS * _MOST_TASKS)
 
 

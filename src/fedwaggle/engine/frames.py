@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 __all__ = [
     "Buffer",
     "Frame",
+    "FrameSender",
     "Plain",
     "cut",
     "dump",
@@ -37,6 +38,7 @@ _MOST_BUFFERS = 512  # the system takes at most 1,024 in one call
 _INLINE_BYTES = 32_768  # a larger frame goes through a file in memory, a smaller one does not pay
 _RECEIVED_BYTES = 2 * _INLINE_BYTES
 _AT_ONCE_BYTES = 1_048_576
+_IN_USE, _FREE = b"u", b"f"  # the first byte of a frame in memory
 
 
 def dump(values: Plain) -> bytes:
@@ -122,21 +124,47 @@ def cut(data: bytes, sizes: Sequence[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(ends)]
 
 
-def send_frame(channel: socket.socket, head: bytes, buffers: Sequence[Buffer] = ()) -> None:
-    """Send a head (made by :func:`dump`) and the bytes behind it as one packet.
+def send_frame(channel: socket.socket, values: Plain) -> None:
+    """Send plain values, and nothing behind them, as one packet."""
+    channel.sendall(dump(values))
+
+
+class FrameSender:
+    """Sends frames of any size, each as one packet.
 
     A large frame is written into a file in memory, and the packet carries that file: the
-    receiver reads it without this process, which may be dead by then.
+    receiver reads it without this process, which may be dead by then. When the receiver is done
+    it says so in the file, which then serves for the next large frame: memory that is there
+    already is filled much sooner than new memory.
+
+    Parameters
+    ----------
+    channel : socket.socket
+        Where packets go.
     """
-    if len(head) + sum(map(len, buffers)) <= _INLINE_BYTES:
-        channel.sendmsg([head, *buffers])
-        return
-    fd = os.memfd_create("waggle-frame", os.MFD_CLOEXEC)
-    try:
-        write_all(fd, [head, *buffers])
-        socket.send_fds(channel, [b"\0"], [fd])
-    finally:
-        os.close(fd)
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._fd = -1
+
+    def send(self, head: bytes, buffers: Sequence[Buffer] = ()) -> None:
+        """Send a head (made by :func:`dump`) and the bytes behind it."""
+        if len(head) + sum(map(len, buffers)) <= _INLINE_BYTES:
+            self._channel.sendmsg([head, *buffers])
+            return
+        fd = self._memory()
+        os.ftruncate(fd, write_all(fd, [_IN_USE, head, *buffers]))
+        socket.send_fds(self._channel, [b"\0"], [fd])
+
+    def _memory(self) -> int:
+        """Return a file in memory that nobody reads, to be written from its start."""
+        if self._fd >= 0:
+            if os.pread(self._fd, 1, 0) == _FREE:
+                os.lseek(self._fd, 0, os.SEEK_SET)
+                return self._fd
+            os.close(self._fd)
+        self._fd = os.memfd_create("waggle-frame", os.MFD_CLOEXEC)
+        return self._fd
 
 
 def receive_frame(channel: socket.socket) -> Frame | None:
@@ -145,7 +173,7 @@ def receive_frame(channel: socket.socket) -> Frame | None:
     if not data:
         return None
     if fds:
-        return Frame(*load(fds[0]), fd=fds[0])
+        return Frame(*load(fds[0], len(_IN_USE)), fd=fds[0])
     return Frame(*split(data), data=data)
 
 
@@ -171,8 +199,9 @@ class Frame:
         return read_pieces(self._fd, sizes, at)
 
     def close(self) -> None:
-        """Give up the memory behind the frame; its buffers are copies and stay."""
+        """Give the memory behind the frame back; its buffers are copies and stay."""
         if self._fd >= 0:
+            os.pwrite(self._fd, _FREE, 0)
             os.close(self._fd)
             self._fd = -1
 

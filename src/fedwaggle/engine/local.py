@@ -7,26 +7,23 @@ ServerApp, another imports the ClientApp.
 
 from __future__ import annotations
 
-import gc
 import os
-import random
 import secrets
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fedwaggle.engine.app import App, read_app
 from fedwaggle.engine.options import EngineOptions, worker_devices
-from fedwaggle.engine.pool import Pool
-from fedwaggle.engine.progress import Progress, open_progress
+from fedwaggle.engine.progress import open_progress
+from fedwaggle.engine.randomness import seed_random
 from fedwaggle.engine.setup import Setup
+from fedwaggle.engine.surroundings import exit_on_sigterm, importing, old_objects_at_rest
 from fedwaggle.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -99,8 +96,9 @@ def run(
         Whether each message gets a fresh process, as in a deployment. Slower; it finds apps
         that keep something in module globals.
     seed : int | None
-        Makes random numbers repeatable which neither the app nor its libraries seed: Python's,
-        NumPy's and torch's, here and in each message. Left out, they differ from run to run.
+        Makes random numbers repeatable that the app does not seed: those of Python, NumPy and
+        torch, in each message and for the server (torch's there only if it was imported
+        before). Left out, they differ from run to run.
     quiet, verbose : bool
         Show no progress and no log below a warning; say also what happens to workers.
 
@@ -160,13 +158,21 @@ def _read(app: str | Path | App, config: Mapping[str, Any] | None) -> App:
 
 def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
     """Start the workers, import the ServerApp meanwhile, and call it."""
+    from fedwaggle.engine.pool import Pool  # what it uses of the system, only Linux has
+
     run_id = secrets.randbits(63)
     with ExitStack() as stack:
-        stack.enter_context(_exit_on_sigterm())
+        stack.enter_context(exit_on_sigterm())
         progress = stack.enter_context(open_progress(app.config, options.quiet, options.verbose))
-        pool = _start_pool(app, options, run_id, progress)
+        pool = Pool(
+            _setup(app, options, run_id),
+            environment=options.environment(),
+            client_timeout=options.client_timeout,
+            show_line=progress.client_line,
+            report=progress.report,
+        )
         stack.callback(pool.close)
-        stack.enter_context(_importing(app))
+        stack.enter_context(importing(app))
         # These import Flower, which takes as long as the workers' own start.
         from flwr.app import Context, RecordDict
 
@@ -176,7 +182,7 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
 
         stack.enter_context(flower_api.task_identity(run_id, flower_api.SERVER_NODE_ID))
         if options.seed is not None:
-            random.seed(options.seed)
+            seed_random(options.seed, -1)
         server_app = flower_api.load_server_app(app.serverapp, str(app.path))
         stack.enter_context(fast_arrays())
         progress.attach_logs()
@@ -188,14 +194,12 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
             state=RecordDict(),
             run_config=dict(app.config),
         )
-        stack.enter_context(_old_objects_at_rest())
+        stack.enter_context(old_objects_at_rest())
         return flower_api.call_server_app(server_app, grid, context), grid
 
 
-def _start_pool(app: App, options: EngineOptions, run_id: int, progress: Progress) -> Pool:
-    environment = options.environment()
-    workers = options.num_workers
-    setup = Setup(
+def _setup(app: App, options: EngineOptions, run_id: int) -> Setup:
+    return Setup(
         sys_path=sys.path,
         folder=str(app.path),
         clientapp=app.clientapp,
@@ -204,92 +208,9 @@ def _start_pool(app: App, options: EngineOptions, run_id: int, progress: Progres
         run_config=app.config,
         server_pid=os.getpid(),
         seed=secrets.randbits(63) if options.seed is None else options.seed,
-        workers=workers,
+        workers=options.num_workers,
         first_slot=0,
         isolate=options.isolate,
         fork=options.can_fork,
-        devices=worker_devices(options.gpus, workers, environment),
-        board=-1,
-        tokens_out=-1,
-        tokens_in=-1,
-        replies=-1,
-        output=-1,
+        devices=worker_devices(options.gpus, options.num_workers, os.environ),
     )
-    return Pool(
-        setup,
-        environment=environment,
-        client_timeout=options.client_timeout,
-        show_line=progress.client_line,
-        report=progress.report,
-    )
-
-
-@contextmanager
-def _importing(app: App) -> Iterator[None]:
-    """Import an app's modules from its folder, and forget them afterwards.
-
-    Two apps may have modules of the same name, and a notebook runs an app again after an edit:
-    a module from elsewhere that stands in the way steps aside until the end, and what was
-    imported from the folder meanwhile is dropped.
-    """
-    path_before = list(sys.path)
-    own = {reference.partition(":")[0].partition(".")[0] for reference in app.references}
-    own |= {file.stem for file in app.path.glob("*.py")} - sys.stdlib_module_names
-    aside = {
-        name: module
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in own and not _lies_in(module, app.path)
-    }
-    for name in aside:
-        del sys.modules[name]
-    before = set(sys.modules)
-    try:
-        yield
-    finally:
-        for name in set(sys.modules) - before:
-            if _lies_in(sys.modules[name], app.path):
-                del sys.modules[name]
-        sys.modules.update(aside)
-        sys.path[:] = path_before
-
-
-def _lies_in(module: object, folder: Path) -> bool:
-    """Whether a module's file lies in a folder; a package without a file has a path."""
-    path = getattr(module, "__path__", ())  # torch has modules that answer to any name
-    places = [getattr(module, "__file__", None), *(path if isinstance(path, Iterable) else ())]
-    return any(isinstance(place, str) and Path(place).is_relative_to(folder) for place in places)
-
-
-@contextmanager
-def _old_objects_at_rest() -> Iterator[None]:
-    """Keep the garbage collector to what the run makes: searching all that is imported is slow."""
-    if gc.get_freeze_count():  # the caller has plans of its own
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Turn a ``kill`` into an exit, so that the app's and the engine's own clean-up runs.
-
-    Only where the process has no handler of its own, and in the main thread, where Python lets
-    one be set.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedwaggle.engine.pool import MOST_POOL_WORKERS
 from fedwaggle.errors import ConfigError
 
 __all__ = ["EngineOptions", "worker_devices"]
 
+_MOST_WORKERS = 256  # a quarter of the slots: a zygote that died is replaced up to three times
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -38,8 +38,8 @@ class EngineOptions:
     def __post_init__(self) -> None:
         checks = {
             f"nodes: expected at least 1, got {self.nodes}": self.nodes >= 1,
-            f"workers: expected 1 to {MOST_POOL_WORKERS}, got {self.workers}; leave it out for one "
-            "a core": self.workers is None or 1 <= self.workers <= MOST_POOL_WORKERS,
+            f"workers: expected 1 to {_MOST_WORKERS}, got {self.workers}; leave it out for one "
+            "a core": self.workers is None or 1 <= self.workers <= _MOST_WORKERS,
             f"client-timeout: expected seconds above 0, got {self.client_timeout}; leave it out "
             "for no limit": self.client_timeout is None or self.client_timeout > 0,
             f"gpus: expected at least 0, got {self.gpus}; leave it out to let clients see what "
@@ -61,7 +61,7 @@ class EngineOptions:
             wanted = self.gpus * self.clients_per_gpu
         else:
             wanted = len(os.sched_getaffinity(0))
-        return min(wanted, self.nodes, MOST_POOL_WORKERS)
+        return min(wanted, self.nodes, _MOST_WORKERS)
 
     @property
     def can_fork(self) -> bool:

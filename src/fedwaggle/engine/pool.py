@@ -15,18 +15,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from fedwaggle.engine.board import MOST_WORKERS, Board
-from fedwaggle.engine.frames import Frame, dump, receive_frame, send_frame
+from fedwaggle.engine.board import Board
+from fedwaggle.engine.frames import Frame, receive_frame, send_frame
+from fedwaggle.engine.launch import command
 from fedwaggle.engine.output import OutputReader
 from fedwaggle.engine.parcels import Address
 from fedwaggle.engine.setup import Setup
-from fedwaggle.engine.zygote import command
 from fedwaggle.errors import EngineError
 
-__all__ = ["MOST_POOL_WORKERS", "Event", "Lost", "Pool"]
+__all__ = ["Event", "Lost", "Pool"]
 
 _MOST_ZYGOTES = 4  # one that is killed is replaced; one that keeps dying is not
-MOST_POOL_WORKERS = MOST_WORKERS // _MOST_ZYGOTES
 _PATIENCE_SECONDS = 5.0  # for processes that were told to end
 
 
@@ -137,12 +136,13 @@ class Pool:
 
     def close(self) -> None:
         """End all workers, with whatever they started."""
-        self._control.close()  # the zygote takes it as the end
+        self._process.terminate()
         try:
             self._process.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._control.close()
         self._workers_end.close()
         self._output.close()
         self._replies.close()
@@ -154,7 +154,7 @@ class Pool:
         setup_fd = self._setup.write()
         with theirs:
             self._process = subprocess.Popen(
-                command("serve", setup_fd, theirs.fileno(), os.getpid()),
+                command("zygote.serve", setup_fd, theirs.fileno(), os.getpid()),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(
                     setup_fd,
@@ -229,7 +229,7 @@ class Pool:
                 next_due = min(next_due, due)
             elif busy.task not in self._hung:
                 self._hung.add(busy.task)
-                send_frame(self._control, dump((busy.slot, busy.task)))
+                send_frame(self._control, (busy.slot, busy.task))
         return next_due
 
     @property

@@ -58,11 +58,11 @@ class Setup:
     isolate: bool
     fork: bool
     devices: list[str]
-    board: int
-    tokens_out: int
-    tokens_in: int
-    replies: int
-    output: int
+    board: int = -1
+    tokens_out: int = -1
+    tokens_in: int = -1
+    replies: int = -1
+    output: int = -1
 
     @property
     def descriptors(self) -> tuple[int, ...]:

@@ -8,9 +8,7 @@ was before the message.
 from __future__ import annotations
 
 import logging
-import random
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +24,9 @@ from fedwaggle.engine.flower_api import (
     state_from_bytes,
     state_to_bytes,
 )
-from fedwaggle.engine.frames import Buffer, dump, load, read_pieces, send_frame
+from fedwaggle.engine.frames import Buffer, FrameSender, dump, load, read_pieces
 from fedwaggle.engine.parcels import Address, ParcelReader
+from fedwaggle.engine.randomness import seed_random
 from fedwaggle.engine.setup import Setup
 from fedwaggle.engine.wire import (
     ArrayFacts,
@@ -72,13 +71,13 @@ class Worker:
     ) -> None:
         self._setup, self._app, self._board, self._slot = setup, app, board, slot
         self._set_label = set_label
-        self._replies = socket.socket(fileno=setup.replies)
+        self._replies = FrameSender(socket.socket(fileno=setup.replies))
         self._parcels = ParcelReader(setup.server_pid)
         self._arrays: dict[Address, tuple[list[ArrayFacts], list[bytes]]] = {}
 
     def serve(self) -> None:
         """Answer messages until the board is closed; or one, if messages are isolated."""
-        send_frame(self._replies, dump((-1, "ready", None, None, None)))
+        self._replies.send(dump((-1, "ready", None, None, None)))
         while (task := self._board.take(self._slot)) is not None:
             self._answer(task.number, task.letter)
             self._board.finish(self._slot)
@@ -89,13 +88,13 @@ class Worker:
         fd = self._parcels.open(letter)
         (metadata, records, partition, state), _ = load(fd, letter.offset)
         if metadata[_CREATED_AT] + metadata[_TTL] <= time.time():
-            send_frame(self._replies, dump((number, "expired", None, None, None)))
+            self._replies.send(dump((number, "expired", None, None, None)))
             return
         self._set_label(f"[client {partition}] ")
         seed_random(self._setup.seed, number)
         head, buffers = self._call_app(number, metadata, records, partition, state)
         self._set_label(f"[client {partition}] ")  # ends a line that was left open
-        send_frame(self._replies, head, buffers)
+        self._replies.send(head, buffers)
 
     def _call_app(
         self,
@@ -167,19 +166,3 @@ def pack_reply(
 
     records = pack_content(reply.content, place)
     return dump((number, "content", metadata, records, changed)), buffers
-
-
-def seed_random(seed: int, number: int) -> None:
-    """Seed the generators that a client may draw from without seeding them itself.
-
-    Each message has numbers of its own, whichever worker it comes to. An app that seeds its
-    generators is not touched by it.
-    """
-    mixed = hash((seed, number)) & 0x7FFF_FFFF_FFFF_FFFF  # ints hash alike in every process
-    random.seed(mixed)
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(mixed & 0xFFFF_FFFF)
-    if torch := sys.modules.get("torch"):
-        torch.default_generator.manual_seed(mixed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(mixed)

@@ -11,58 +11,51 @@ ends them all when that process closes the channel or dies.
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import gc
-import json
-import os
-import select
 import signal
 import socket
 import sys
-import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from fedwaggle.engine.board import Board
-from fedwaggle.engine.frames import dump, receive_frame, send_frame
+from fedwaggle.engine.frames import send_frame
+from fedwaggle.engine.launch import die_with_parent, import_app, last_error
+from fedwaggle.engine.nursery import Forker, Nursery, Spawner, Starter
 from fedwaggle.engine.output import redirect_output
 from fedwaggle.engine.setup import Setup
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
-__all__ = ["command", "serve", "work"]
-
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_MOST_FRUITLESS_EXITS = 3  # in a row, of workers that took no message: something is wrong
+__all__ = ["serve"]
 
 
-def command(function: str, *arguments: int) -> list[str]:
-    """Return the command of a process that calls a function of this module.
-
-    The path of modules is handed over too: this library is found where it was found here.
-    """
-    code = (
-        "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-        f"from fedwaggle.engine import zygote; zygote.{function}(*map(int, sys.argv[2:]))"
-    )
-    return [sys.executable, "-c", code, json.dumps(sys.path), *map(str, arguments)]
+class _Stopped(BaseException):
+    """The server's process wants no more; not an ``Exception``, which an app might catch."""
 
 
 def serve(setup_fd: int, control_fd: int, parent_pid: int) -> None:
     """Be the zygote of the server's process, until that process wants no more."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # an exit ends the workers, too
+    signal.signal(signal.SIGTERM, _stop)
     die_with_parent(signal.SIGTERM, parent_pid)
+    # The server's process may end at any moment, also while the app is being imported.
+    with suppress(_Stopped, BrokenPipeError):
+        _serve(setup_fd, control_fd)
+
+
+def _serve(setup_fd: int, control_fd: int) -> None:
     setup = Setup.read(setup_fd)
     set_label = redirect_output(setup.output, "[ClientApp] ")
     control = socket.socket(fileno=control_fd)
     try:
         app, why_spawn = prepare(setup)
-    except BaseException:  # noqa: BLE001  # the app's import may raise anything, and the server has to know
-        send_frame(control, dump(("failed", traceback.format_exc())))
+    except _Stopped:
+        raise
+    except BaseException:  # noqa: BLE001  # an import may raise anything; the server must know
+        send_frame(control, ("failed", last_error()))
         return
     set_label("")
     board = Board(setup.board, setup.tokens_out, setup.tokens_in)
@@ -70,7 +63,7 @@ def serve(setup_fd: int, control_fd: int, parent_pid: int) -> None:
         starter: Starter = Spawner(setup, setup_fd)
     else:
         starter = Forker(setup, board, app, set_label, control_fd)
-    send_frame(control, dump(("ready", why_spawn)))
+    send_frame(control, ("ready", why_spawn))
     nursery = Nursery(setup, board, control, starter)
     try:
         nursery.watch()
@@ -78,18 +71,8 @@ def serve(setup_fd: int, control_fd: int, parent_pid: int) -> None:
         nursery.kill_all()
 
 
-def work(setup_fd: int, slot: int, parent_pid: int) -> None:
-    """Be a worker with an import of its own."""
-    die_with_parent(signal.SIGKILL, parent_pid)
-    setup = Setup.read(setup_fd)
-    set_label = redirect_output(setup.output, "[ClientApp] ")
-    try:
-        app = import_app(setup)
-    except BaseException:  # noqa: BLE001  # as above
-        with socket.socket(fileno=setup.replies) as replies:
-            send_frame(replies, dump((-1, "failed", None, traceback.format_exc(), None)))
-        return
-    run_worker(setup, app, Board(setup.board, setup.tokens_out, -1), slot, set_label)
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped
 
 
 def prepare(setup: Setup) -> tuple[ClientApp | None, str]:
@@ -106,226 +89,3 @@ def prepare(setup: Setup) -> tuple[ClientApp | None, str]:
     gc.collect()
     gc.freeze()  # what was imported is never looked at again, so its pages stay shared
     return app, ""
-
-
-def import_app(setup: Setup) -> ClientApp:
-    """Import the ClientApp; Flower itself comes with it."""
-    gc.disable()  # an import makes much and throws nothing away
-    try:
-        from fedwaggle.engine.fast_arrays import install
-        from fedwaggle.engine.flower_api import load_client_app
-
-        install()
-        return load_client_app(setup.clientapp, setup.folder)
-    finally:
-        gc.enable()
-
-
-def run_worker(
-    setup: Setup, app: ClientApp, board: Board, slot: int, set_label: Callable[[str], None]
-) -> None:
-    """Answer messages until there are no more; what escapes from the app ends this process."""
-    from fedwaggle.engine.worker import Worker
-
-    faulthandler.enable(file=2)  # says where the app was when it crashed
-    Worker(setup, app, board, slot, set_label).serve()
-    set_label("")
-
-
-def die_with_parent(how: signal.Signals, parent_pid: int) -> None:
-    """Ask the system for a signal when the parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, how)
-    if os.getppid() != parent_pid:  # it died before we asked
-        os.kill(os.getpid(), how)
-
-
-class Starter(Protocol):
-    """Starts the worker of a slot, in its own process group, and returns its pid."""
-
-    def __call__(self, index: int, slot: int) -> int:
-        """Start one worker: its index among the workers, and its slot on the board."""
-
-
-class Spawner:
-    """Starts workers as fresh interpreters.
-
-    Parameters
-    ----------
-    setup : Setup
-        The run.
-    setup_fd : int
-        Where it is written.
-    """
-
-    def __init__(self, setup: Setup, setup_fd: int) -> None:
-        self._devices = setup.devices
-        self._setup_fd = setup_fd
-        for fd in (setup_fd, *setup.descriptors):
-            os.set_inheritable(fd, True)
-
-    def __call__(self, index: int, slot: int) -> int:
-        """Start one worker."""
-        environment = dict(os.environ)
-        if self._devices:
-            environment["CUDA_VISIBLE_DEVICES"] = self._devices[index]
-        words = command("work", self._setup_fd, slot, os.getpid())
-        return os.posix_spawn(words[0], words, environment, setpgroup=0)
-
-
-class Forker:
-    """Starts workers as copies of this process.
-
-    Parameters
-    ----------
-    setup, board, app : Setup, Board, ClientApp
-        The run, the board, and the app that all workers share.
-    set_label : Callable[[str], None]
-        Sets what stands in front of printed lines.
-    control_fd : int
-        The zygote's channel, which no worker may hold.
-    """
-
-    def __init__(
-        self,
-        setup: Setup,
-        board: Board,
-        app: ClientApp,
-        set_label: Callable[[str], None],
-        control_fd: int,
-    ) -> None:
-        self._setup, self._board, self._app = setup, board, app
-        self._set_label, self._control_fd = set_label, control_fd
-
-    def __call__(self, index: int, slot: int) -> int:
-        """Start one worker."""
-        zygote_pid = os.getpid()
-        pid = os.fork()
-        if pid:
-            with suppress(OSError):  # the child does it, too: whoever comes first
-                os.setpgid(pid, pid)
-            return pid
-        status = 1
-        try:
-            self._leave_zygote(zygote_pid)
-            run_worker(self._setup, self._app, self._board, slot, self._set_label)
-            status = 0
-        except SystemExit as leaving:  # the client's own wish
-            status = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:  # noqa: BLE001  # nothing of the zygote may run in its copy
-            traceback.print_exc()
-            self._set_label("")
-        finally:
-            os._exit(status)
-
-    def _leave_zygote(self, zygote_pid: int) -> None:
-        """Give up what is the zygote's own: its signals, its channel, its right to add tokens."""
-        os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        die_with_parent(signal.SIGKILL, zygote_pid)
-        os.close(self._control_fd)
-        os.close(self._board.tokens_in)
-
-
-class Nursery:
-    """Keeps the workers alive, and tells the server's process of each that died.
-
-    Parameters
-    ----------
-    setup, board : Setup, Board
-        The run, and the board.
-    control : socket.socket
-        The channel to the server's process.
-    start : Starter
-        Starts one worker.
-    """
-
-    def __init__(self, setup: Setup, board: Board, control: socket.socket, start: Starter) -> None:
-        self._setup, self._board, self._control, self._start = setup, board, control, start
-        self._index_of: dict[int, int] = {}  # pid to index
-        self._taken_before: dict[int, int] = {}  # index to how many tasks its slot had seen
-        self._fruitless = 0
-
-    def watch(self) -> None:
-        """Start the workers, and replace each that ends, until the channel is closed."""
-        woken, waker = socket.socketpair()
-        for end in (woken, waker):
-            end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the byte is written
-        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        try:
-            for index in range(self._setup.workers):
-                self._add(index)
-            self._watch(woken)
-        finally:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-    def _watch(self, woken: socket.socket) -> None:
-        while True:
-            ready, _, _ = select.select([self._control, woken], [], [])
-            if woken in ready:
-                woken.recv(4096)
-                self._reap()
-            if self._control in ready:
-                frame = receive_frame(self._control)
-                if frame is None:
-                    return
-                self._kill(*frame.values)
-
-    def kill_all(self) -> None:
-        """End all workers, with whatever they started, and wait for them."""
-        for pid in self._index_of:
-            _kill_group(pid)
-        for pid in self._index_of:
-            os.waitpid(pid, 0)
-
-    def _add(self, index: int) -> None:
-        slot = self._setup.first_slot + index
-        self._taken_before[index] = self._board.taken(slot)
-        self._index_of[self._start(index, slot)] = index
-
-    def _kill(self, slot: int, task: int) -> None:
-        """End the worker of a slot, if it still has the task that it is to be ended for."""
-        if self._board.in_hand(slot) == task:
-            index = slot - self._setup.first_slot
-            _kill_group(next(pid for pid, at in self._index_of.items() if at == index))
-
-    def _reap(self) -> None:
-        while self._index_of:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            if pid in self._index_of:
-                _kill_group(pid)  # what it started does not outlive it
-                self._replace(self._index_of.pop(pid), status)
-
-    def _replace(self, index: int, status: int) -> None:
-        """Say which task an ended worker had, if any, and start another in its place."""
-        slot = self._setup.first_slot + index
-        task = self._board.in_hand(slot)
-        self._board.finish(slot)
-        if task is not None:
-            send_frame(self._control, dump(("lost", task, _how_it_ended(status))))
-        if status:
-            self._board.add_token()
-        worked = self._board.taken(slot) > self._taken_before[index]
-        self._fruitless = 0 if worked else self._fruitless + 1
-        if self._fruitless < _MOST_FRUITLESS_EXITS:
-            self._add(index)
-        else:
-            text = f"workers end before they take a message: {_how_it_ended(status)}"
-            send_frame(self._control, dump(("failed", text)))
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _how_it_ended(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"its process ended with exit code {code}"
-    return f"its process was ended by {signal.Signals(-code).name}"

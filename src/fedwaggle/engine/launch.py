@@ -1,0 +1,98 @@
+"""How the engine's processes begin: their command, what they import, and that they end in time."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fedwaggle.engine.board import Board
+from fedwaggle.engine.frames import send_frame
+from fedwaggle.engine.output import redirect_output
+from fedwaggle.engine.setup import Setup
+
+if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
+
+__all__ = ["command", "die_with_parent", "import_app", "last_error", "run_worker", "work"]
+
+_LONGEST_ERROR = 8_000  # characters, so that it fits into a packet
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def command(function: str, *arguments: int) -> list[str]:
+    """Return the command of a fresh interpreter that calls a function of the engine.
+
+    The path of modules is handed over, too: this library is found where it was found here.
+
+    Parameters
+    ----------
+    function : str
+        ``module.function`` inside this package.
+    arguments : int
+        What it is called with.
+    """
+    code = (
+        "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+        f"from fedwaggle.engine import {function.partition('.')[0]}; "
+        f"{function}(*map(int, sys.argv[2:]))"
+    )
+    return [sys.executable, "-c", code, json.dumps(sys.path), *map(str, arguments)]
+
+
+def die_with_parent(how: signal.Signals, parent_pid: int) -> None:
+    """Ask the system for a signal when the parent dies, however it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, how)
+    if os.getppid() != parent_pid:  # it died before we asked
+        os.kill(os.getpid(), how)
+
+
+def last_error() -> str:
+    """Return the traceback of the error that is being handled, or the end of a very long one."""
+    return traceback.format_exc()[-_LONGEST_ERROR:]
+
+
+def import_app(setup: Setup) -> ClientApp:
+    """Import the ClientApp; Flower itself comes with it."""
+    gc.disable()  # an import makes much and throws nothing away
+    try:
+        from fedwaggle.engine.fast_arrays import install
+        from fedwaggle.engine.flower_api import load_client_app
+
+        install()
+        return load_client_app(setup.clientapp, setup.folder)
+    finally:
+        gc.enable()
+
+
+def run_worker(
+    setup: Setup, app: ClientApp, board: Board, slot: int, set_label: Callable[[str], None]
+) -> None:
+    """Answer messages until there are no more; what escapes from the app ends this process."""
+    from fedwaggle.engine.worker import Worker
+
+    faulthandler.enable(file=2)  # says where the app was when it crashed
+    Worker(setup, app, board, slot, set_label).serve()
+    set_label("")
+
+
+def work(setup_fd: int, slot: int, parent_pid: int) -> None:
+    """Be a worker with an import of its own."""
+    die_with_parent(signal.SIGKILL, parent_pid)
+    setup = Setup.read(setup_fd)
+    set_label = redirect_output(setup.output, "[ClientApp] ")
+    try:
+        app = import_app(setup)
+    except BaseException:  # noqa: BLE001  # an import may raise anything; the server must know
+        with socket.socket(fileno=setup.replies) as replies:
+            send_frame(replies, (-1, "failed", None, last_error(), None))
+        return
+    run_worker(setup, app, Board(setup.board, setup.tokens_out, -1), slot, set_label)

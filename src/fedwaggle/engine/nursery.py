@@ -1,0 +1,218 @@
+"""The nursery: starts the workers, and replaces each that ends."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from fedwaggle.engine.board import Board
+from fedwaggle.engine.frames import receive_frame, send_frame
+from fedwaggle.engine.launch import command, die_with_parent, run_worker
+from fedwaggle.engine.setup import Setup
+
+if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
+
+__all__ = ["Forker", "Nursery", "Spawner", "Starter"]
+
+_MOST_FRUITLESS_EXITS = 3  # in a row, of workers that took no message: something is wrong
+
+
+class Starter(Protocol):
+    """Starts the worker of a slot, in its own process group, and returns its pid."""
+
+    def __call__(self, index: int, slot: int) -> int:
+        """Start one worker: its index among the workers, and its slot on the board."""
+
+
+class Spawner:
+    """Starts workers as fresh interpreters.
+
+    Parameters
+    ----------
+    setup : Setup
+        The run.
+    setup_fd : int
+        Where it is written.
+    """
+
+    def __init__(self, setup: Setup, setup_fd: int) -> None:
+        self._devices = setup.devices
+        self._setup_fd = setup_fd
+        for fd in (setup_fd, *setup.descriptors):
+            os.set_inheritable(fd, True)
+
+    def __call__(self, index: int, slot: int) -> int:
+        """Start one worker."""
+        environment = dict(os.environ)
+        if self._devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self._devices[index]
+        words = command("launch.work", self._setup_fd, slot, os.getpid())
+        return os.posix_spawn(words[0], words, environment, setpgroup=0)
+
+
+class Forker:
+    """Starts workers as copies of this process.
+
+    Parameters
+    ----------
+    setup, board, app : Setup, Board, ClientApp
+        The run, the board, and the app that all workers share.
+    set_label : Callable[[str], None]
+        Sets what stands in front of printed lines.
+    control_fd : int
+        The zygote's channel, which no worker may hold.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        board: Board,
+        app: ClientApp,
+        set_label: Callable[[str], None],
+        control_fd: int,
+    ) -> None:
+        self._setup, self._board, self._app = setup, board, app
+        self._set_label, self._control_fd = set_label, control_fd
+
+    def __call__(self, index: int, slot: int) -> int:
+        """Start one worker."""
+        zygote_pid = os.getpid()
+        pid = os.fork()
+        if pid:
+            with suppress(OSError):  # the child does it, too: whoever comes first
+                os.setpgid(pid, pid)
+            return pid
+        status = 1
+        try:
+            self._leave_zygote(zygote_pid)
+            run_worker(self._setup, self._app, self._board, slot, self._set_label)
+            status = 0
+        except SystemExit as leaving:  # the client's own wish
+            status = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:  # noqa: BLE001  # nothing of the zygote may run in its copy
+            traceback.print_exc()
+            self._set_label("")
+        finally:
+            os._exit(status)
+
+    def _leave_zygote(self, zygote_pid: int) -> None:
+        """Give up what is the zygote's own: its signals, its channel, its right to add tokens."""
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        die_with_parent(signal.SIGKILL, zygote_pid)
+        os.close(self._control_fd)
+        os.close(self._board.tokens_in)
+
+
+class Nursery:
+    """Keeps the workers alive, and tells the server's process of each that died.
+
+    Parameters
+    ----------
+    setup, board : Setup, Board
+        The run, and the board.
+    control : socket.socket
+        The channel to the server's process.
+    start : Starter
+        Starts one worker.
+    """
+
+    def __init__(self, setup: Setup, board: Board, control: socket.socket, start: Starter) -> None:
+        self._setup, self._board, self._control, self._start = setup, board, control, start
+        self._index_of: dict[int, int] = {}  # pid to index
+        self._taken_before: dict[int, int] = {}  # index to how many tasks its slot had seen
+        self._fruitless = 0
+
+    def watch(self) -> None:
+        """Start the workers, and replace each that ends, until the channel is closed."""
+        woken, waker = socket.socketpair()
+        for end in (woken, waker):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the byte is written
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        try:
+            for index in range(self._setup.workers):
+                self._add(index)
+            self._watch(woken)
+        finally:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def _watch(self, woken: socket.socket) -> None:
+        while True:
+            ready, _, _ = select.select([self._control, woken], [], [])
+            if woken in ready:
+                woken.recv(4096)
+                self._reap()
+            if self._control in ready:
+                frame = receive_frame(self._control)
+                if frame is None:
+                    return
+                self._kill(*frame.values)
+
+    def kill_all(self) -> None:
+        """End all workers, with whatever they started, and wait for them."""
+        for pid in self._index_of:
+            _kill_group(pid)
+        for pid in self._index_of:
+            os.waitpid(pid, 0)
+
+    def _add(self, index: int) -> None:
+        slot = self._setup.first_slot + index
+        self._taken_before[index] = self._board.taken(slot)
+        self._index_of[self._start(index, slot)] = index
+
+    def _kill(self, slot: int, task: int) -> None:
+        """End the worker of a slot, if it still has the task that it is to be ended for."""
+        if self._board.in_hand(slot) == task:
+            for pid, index in self._index_of.items():
+                if index == slot - self._setup.first_slot:
+                    _kill_group(pid)
+
+    def _reap(self) -> None:
+        while self._index_of:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            if pid in self._index_of:
+                _kill_group(pid)  # what it started does not outlive it
+                self._replace(self._index_of.pop(pid), status)
+
+    def _replace(self, index: int, status: int) -> None:
+        """Say which task an ended worker had, if any, and start another in its place."""
+        slot = self._setup.first_slot + index
+        task = self._board.in_hand(slot)
+        self._board.finish(slot)
+        if task is not None:
+            send_frame(self._control, ("lost", task, _how_it_ended(status)))
+        if status:
+            self._board.add_token()
+        worked = self._board.taken(slot) > self._taken_before[index]
+        self._fruitless = 0 if worked else self._fruitless + 1
+        if self._fruitless < _MOST_FRUITLESS_EXITS:
+            self._add(index)
+        else:
+            text = f"workers end before they take a message: {_how_it_ended(status)}"
+            send_frame(self._control, ("failed", text))
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _how_it_ended(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    names = {known.value: known.name for known in signal.Signals}
+    return f"its process was ended by {names.get(-code, f'signal {-code}')}"

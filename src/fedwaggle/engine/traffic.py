@@ -1,0 +1,279 @@
+"""The traffic of a run: which message is where, what each node's state is, which replies wait.
+
+Bookkeeping only: it never waits, and it is not for several threads at once. The grid does both.
+
+Each node's state lives here, as bytes, and travels with each message to whichever worker takes
+it; so a node costs nothing until it has some. A node gets one message at a time: the next one
+leaves when the state after the one before is known.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol
+
+from flwr.app import ArrayRecord, Error, Message
+
+from fedwaggle.engine.flower_api import (
+    CLIENT_APP_CRASHED,
+    MESSAGE_UNAVAILABLE,
+    NODE_UNAVAILABLE,
+    make_message,
+    set_message_id,
+    unavailable_reply,
+)
+from fedwaggle.engine.frames import Frame, dump
+from fedwaggle.engine.parcels import Address, Parcel
+from fedwaggle.engine.pool import Event, Lost, Pool
+from fedwaggle.engine.wire import (
+    ArrayFacts,
+    PackedRecord,
+    array_key,
+    describe_arrays,
+    pack_content,
+    pack_metadata,
+    rebuild_arrays,
+    unpack_content,
+)
+
+__all__ = ["Observer", "Traffic"]
+
+_MOST_PLACED = 4  # array records that are remembered: train and evaluate send the same
+
+_EXPIRED = (
+    "Error: Message Unavailable - The requested message could not be found. It may have expired "
+    "due to its TTL, it was answered before, or it never existed."
+)
+_NO_NODE = "Error: Node Unavailable - There is no node with this ID."
+
+
+class Observer(Protocol):
+    """Sees the traffic, to show it."""
+
+    def pushed(self, message: Message) -> None:
+        """See a message that is on its way to a client."""
+
+    def replied(self, message: Message, reply: Message) -> None:
+        """See a client's answer."""
+
+
+@dataclass(eq=False)
+class _Sent:
+    """A message that is on its way.
+
+    Attributes
+    ----------
+    message : Message
+        As the sender holds it.
+    records : list[PackedRecord]
+        Its content.
+    parcels : list[Parcel]
+        What holds its payload; kept until it is answered. The last one takes its letter.
+    task : int | None
+        Its number in the pool, once it is there.
+    wanted : bool
+        Whether anybody can still pull the reply.
+    """
+
+    message: Message
+    records: list[PackedRecord]
+    parcels: list[Parcel]
+    task: int | None = None
+    wanted: bool = True
+
+    @property
+    def message_id(self) -> str:
+        return self.message.metadata.message_id
+
+    @property
+    def node_id(self) -> int:
+        return self.message.metadata.dst_node_id
+
+
+class Traffic:
+    """What is on its way, and what has arrived.
+
+    Parameters
+    ----------
+    pool : Pool
+        The workers.
+    run_id : int
+        Flower's number of the run.
+    nodes : range
+        The ids of the nodes, in the order of their partitions.
+    observer : Observer
+        Sees what passes.
+
+    Attributes
+    ----------
+    open : dict[str, _Sent]
+        Messages that are not answered yet, by id.
+    ready : dict[str, Message]
+        Replies that were not pulled yet, by the id of the message.
+    states : dict[int, bytes]
+        The state of each node that has one.
+    messages, errors : int
+        Messages so far, and how many were answered by an error.
+    """
+
+    def __init__(self, pool: Pool, run_id: int, nodes: range, observer: Observer) -> None:
+        self._pool, self._run_id, self._nodes, self._observer = pool, run_id, nodes, observer
+        self._ids = count(1)
+        self._tasks: dict[int, _Sent] = {}  # what the pool has
+        self._behind: dict[int, deque[_Sent]] = {}  # node at work to what waits behind it
+        self._overflow: deque[_Sent] = deque()  # what the pool has no room for
+        self._placed: OrderedDict[Any, tuple[Address, Parcel, Any]] = OrderedDict()
+        self.open: dict[str, _Sent] = {}
+        self.ready: dict[str, Message] = {}
+        self.states: dict[int, bytes] = {}
+        self.messages = 0
+        self.errors = 0
+
+    def push(self, message: Message, parcel: Parcel) -> str:
+        """Send a message, with its payload in a parcel, and return the id that it got.
+
+        Raises
+        ------
+        ValueError
+            If it is a reply, or has no time to live.
+        """
+        metadata = message.metadata
+        if metadata.reply_to_message_id or not metadata.ttl > 0:
+            raise ValueError(f"expected a new message with a ttl above 0, got {message}")
+        message_id = str(next(self._ids))
+        set_message_id(message, message_id)
+        self.messages += 1
+        if metadata.dst_node_id not in self._nodes:
+            self.ready[message_id] = self._unavailable(message_id, NODE_UNAVAILABLE, _NO_NODE)
+            self.errors += 1
+            return message_id
+        sent = self._pack(message, parcel)
+        self.open[message_id] = sent
+        self._observer.pushed(message)
+        if sent.node_id in self._behind:
+            self._behind[sent.node_id].append(sent)
+        else:
+            self._behind[sent.node_id] = deque()
+            self._dispatch(sent)
+        return message_id
+
+    def pull(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies to these messages that are there, in the order of the messages.
+
+        Not in the order of arrival: a sum over the replies has the same bits in every run.
+        """
+        wanted = set(message_ids)
+        unknown = wanted.difference(self.open, self.ready)
+        arrived = sorted(wanted.intersection(self.ready), key=int)  # ids count up
+        replies = [self.ready.pop(message_id) for message_id in arrived]
+        return replies + [self._unavailable(message_id) for message_id in sorted(unknown)]
+
+    def give_up(self, message_id: str) -> None:
+        """Take a message back; if a client has begun it, only its reply is not wanted."""
+        sent = self.open[message_id]
+        sent.wanted = False
+        if sent in self._behind[sent.node_id]:
+            self._behind[sent.node_id].remove(sent)
+            del self.open[message_id]
+        elif sent.task is None:
+            self._overflow.remove(sent)
+            self._close(sent)
+        elif self._pool.withdraw(sent.task):
+            del self._tasks[sent.task]
+            self._close(sent)
+
+    def absorb(self, events: Iterable[Event]) -> None:
+        """Take in what became of tasks, and send what had no room before."""
+        for event in events:
+            number = event.task if isinstance(event, Lost) else event.values[0]
+            sent = self._tasks.pop(number, None)
+            if sent is not None:  # else it was answered, and then its worker died
+                self._answer(sent, event)
+        for _ in range(len(self._overflow)):
+            self._dispatch(self._overflow.popleft())
+
+    def _pack(self, message: Message, parcel: Parcel) -> _Sent:
+        parcels: list[Parcel] = []
+
+        def place(record: ArrayRecord) -> tuple[int, ...]:
+            address, home = self._place_arrays(record, parcel)
+            parcels.append(home)
+            return tuple(address)
+
+        records = pack_content(message.content, place)
+        return _Sent(message, records, [*parcels, parcel])
+
+    def _place_arrays(self, record: ArrayRecord, parcel: Parcel) -> tuple[Address, Parcel]:
+        """Put arrays into the parcel, unless the same were put into one lately."""
+        key = array_key(record)
+        if key in self._placed:
+            self._placed.move_to_end(key)
+        else:
+            facts, buffers = describe_arrays(record)
+            address = parcel.put([dump(facts), *buffers])
+            self._placed[key] = (address, parcel, buffers)  # with its bytes alive, the key is true
+            if len(self._placed) > _MOST_PLACED:
+                self._placed.popitem(last=False)
+        address, home, _ = self._placed[key]
+        return address, home
+
+    def _dispatch(self, sent: _Sent) -> None:
+        """Write a message's letter, with the node's state as it is now, and append its task."""
+        state = self.states.get(sent.node_id, b"")
+        partition = self._nodes.index(sent.node_id)
+        letter = dump((pack_metadata(sent.message), sent.records, partition, state))
+        sent.task = self._pool.append(sent.parcels[-1].put([letter]))
+        if sent.task is None:
+            self._overflow.append(sent)
+        else:
+            self._tasks[sent.task] = sent
+
+    def _answer(self, sent: _Sent, event: Event) -> None:
+        if isinstance(event, Lost):
+            reason = f"ClientApp stopped responding: {event.reason}."
+            reply = Message(Error(CLIENT_APP_CRASHED, reason), reply_to=sent.message)
+        else:
+            reply = self._read_reply(sent, event)
+            event.close()
+        set_message_id(reply, f"{sent.message_id}-reply")
+        self.errors += reply.has_error()
+        self._observer.replied(sent.message, reply)
+        if sent.wanted:
+            self.ready[sent.message_id] = reply
+        self._close(sent)
+
+    def _read_reply(self, sent: _Sent, frame: Frame) -> Message:
+        """Return the reply that a worker sent, and keep the node's new state if there is one."""
+        _, kind, metadata, body, state = frame.values
+        if state:
+            self.states[sent.node_id] = state
+        elif state is not None:
+            self.states.pop(sent.node_id, None)
+        if kind == "expired":
+            return self._unavailable(sent.message_id)
+        if kind == "error" and metadata is None:
+            return Message(Error(*body), reply_to=sent.message)
+        if kind == "error":
+            return make_message(metadata, error=Error(*body))
+
+        def find(facts: list[ArrayFacts]) -> ArrayRecord:
+            return rebuild_arrays(facts, frame.buffers([size for *_, size in facts]))
+
+        return make_message(metadata, content=unpack_content(body, find))
+
+    def _close(self, sent: _Sent) -> None:
+        """Forget a message, and let the next one go to its node."""
+        del self.open[sent.message_id]
+        waiting = self._behind[sent.node_id]
+        if waiting:
+            self._dispatch(waiting.popleft())
+        else:
+            del self._behind[sent.node_id]
+
+    def _unavailable(
+        self, message_id: str, code: int = MESSAGE_UNAVAILABLE, reason: str = _EXPIRED
+    ) -> Message:
+        return unavailable_reply(self._run_id, message_id, code, reason)
