@@ -52,6 +52,9 @@ def seed_everything(seed: int) -> None:
     clients side by side as there are cores. An operation that has no deterministic form raises
     ``RuntimeError`` when it is used, rather than give other bits the next time.
 
+    Do not call it in a process that draws noise for privacy from these generators: who knows
+    the seed can take the noise off again.
+
     Parameters
     ----------
     seed : int

@@ -32,6 +32,7 @@ from fedwaggle.strategy.aggregation import (
 )
 from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Template
+from fedwaggle.strategy.settings import setting_of
 
 __all__ = ["Collector", "aggregate_evaluations", "collector_for"]
 
@@ -133,7 +134,7 @@ class _Folding:
             self._like,
             current=self._current,
             stepped=self._stepped,
-            weighted_by_key=_weight_key(self._strategy),
+            weighted_by_key=setting_of(self._strategy, "weighted_by_key", "num-examples"),
         )
         contents = _by_client(self._contents)
         with (
@@ -293,7 +294,3 @@ def _hollow(message: Message) -> Message:
 
 def _by_client(values: Mapping[str, Any]) -> list[Any]:
     return [values[client] for client in sorted(values, key=client_order)]
-
-
-def _weight_key(strategy: Strategy) -> str:
-    return str(getattr(strategy, "weighted_by_key", "num-examples"))

@@ -48,6 +48,7 @@ from fedwaggle.strategy.policies import Policy
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
+from fedwaggle.strategy.settings import setting_of
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
@@ -331,7 +332,7 @@ class Waggle(Strategy, Generic[M]):
         config = plan.train_config if phase == "train" else plan.evaluate_config
         with seeded_sampling(derive_seed(self.seed, "sample", phase, server_round)):
             cohort = list(configure(server_round, state.arrays, config, drawn_from))
-        key = getattr(self, "configrecord_key", "config")
+        key = setting_of(self, "configrecord_key", "config")
         for message in cohort:
             client = roster.name(message.metadata.dst_node_id)
             with_config(message, key, seed=derive_seed(self.seed, phase, server_round, client))
@@ -504,12 +505,12 @@ class Waggle(Strategy, Generic[M]):
     def _limits(self) -> Limits:
         return Limits(
             max_num_examples=self.rules.max_num_examples,
-            weighted_by_key=getattr(self, "weighted_by_key", "num-examples"),
+            weighted_by_key=setting_of(self, "weighted_by_key", "num-examples"),
             on_bad_metadata=self.rules.on_bad_metadata,
         )
 
     def _nodes(self, attribute: str) -> int:
-        return int(getattr(self, attribute, 0))
+        return setting_of(self, attribute, 0)
 
 
 class _Clock:
