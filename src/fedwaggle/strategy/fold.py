@@ -32,7 +32,7 @@ logger = logging.getLogger("flwr.fedwaggle.strategy")
 DEFAULT_FOLD_BUFFER = 1 << 30
 """Bytes of early replies that wait in memory, unless the caller says otherwise: 1 GiB."""
 
-_CHUNK_ELEMENTS = 1 << 16  # sum, product and input of a chunk stay in the cache of a core
+_CHUNK_ELEMENTS = 1 << 17  # sum, product and input of a chunk stay in the cache of a core
 _TOGETHER_BYTES = 320 << 20  # replies added in one pass over the sum: it is the larger part
 _MOST_TOGETHER = 8
 # A power of two changes no digit of a weight, and keeps sums of huge float64 values finite.
