@@ -45,7 +45,8 @@ class LocalGrid(Grid):
         self._pool = pool
         self._run = FlowerRun.create_empty(run_id)
         self._nodes = range(FIRST_NODE_ID, FIRST_NODE_ID + num_nodes)
-        self._node_ids = list(self._nodes)  # strategies ask for all of them several times a round
+        # Strategies ask for all of them several times a round: no copy is made for each.
+        self._node_ids = tuple(self._nodes)
         self._traffic = Traffic(pool, run_id, self._nodes, observer)
         self._changed = threading.Condition(threading.Lock())  # guards the traffic
         self._is_listened_to = False
@@ -89,7 +90,7 @@ class LocalGrid(Grid):
         the clients' work, not their start.
         """
         self._wait(lambda: self._pool.is_ready, None)
-        return self._node_ids.copy()
+        return self._node_ids
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         """Yield all nodes; each has its partition id for a name."""
