@@ -76,7 +76,10 @@ def test_a_second_writer_is_refused_in_this_process_and_in_another(tmp_path: Pat
     """One writer at a time; after it closed, the next may."""
     path = tmp_path / "events.jsonl"
     lines = LineFile(path)
-    code = f"from fedwaggle.runs.files import LineFile; LineFile(__import__('pathlib').Path({str(path)!r}))"
+    code = (
+        "from pathlib import Path; from fedwaggle.runs.files import LineFile; "
+        f"LineFile(Path({str(path)!r}))"
+    )
     with pytest.raises(BlockingIOError):
         LineFile(path)
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
