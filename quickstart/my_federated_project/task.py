@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 
 import torch
-from fedwaggle.convergence import has_converged
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
+from fedwaggle.convergence import has_converged
 from fedwaggle.data import Examples, batches
 
 
