@@ -2,7 +2,8 @@
 
 Node ids are random and new in every run, so nothing may depend on them. A SuperNode that was
 registered with a name keeps it, and the local engine knows its nodes. Where the engine does not
-know, the server asks each node once, and the client answers with its partition id.
+know, the server asks each node once, and the client answers with its partition id and with how
+many partitions there are.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ def client_order(name: str) -> tuple[int, str]:
 def _say_partition(msg: Message, context: Context) -> Message:
     from flwr.app import ConfigRecord, Message, RecordDict
 
-    partition = context.node_config.get("partition-id", "")
-    content = RecordDict({IDENTITY_KEY: ConfigRecord({"client": str(partition)})})
-    return Message(content, reply_to=msg)
+    identity = ConfigRecord(
+        {
+            "client": str(context.node_config.get("partition-id", "")),
+            "num-partitions": context.node_config.get("num-partitions", 0),
+        }
+    )
+    return Message(RecordDict({IDENTITY_KEY: identity}), reply_to=msg)

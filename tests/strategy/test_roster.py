@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 
 import pytest
 from flwr.app import Message, MetricRecord, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp.strategy.strategy_utils import sample_nodes
 
 from fedwaggle.errors import NodesError
@@ -117,3 +119,24 @@ def test_an_answer_clears_the_misses():
         state = state.after(server_round, answered, silent, rest_after=2, rest_rounds=5)
     assert state.resting(4) == set()
     assert dict(state.misses) == {"7": 1}
+
+
+def test_nodes_that_register_late_are_waited_for_as_many_as_there_are_partitions(make_grid):
+    """Of 4 nodes one more is there at each look: the draw begins when all 4 are."""
+    grid = make_grid(echo, 4)
+    everyone, looks = list(grid.contexts), []
+    grid.get_node_ids = lambda: looks.append(1) or everyone[: len(looks)]
+    grid.get_nodes = lambda: [NodeInfo(node_id=n) for n in everyone]
+    roster = Roster(grid)
+    roster.gather(10)
+    assert len(looks) >= 4
+    assert [roster.name(n) for n in roster.refresh()] == ["0", "1", "2", "3"]
+
+
+def test_nodes_that_never_come_are_not_waited_for_without_end(make_grid):
+    grid = make_grid(echo, 4)
+    there = list(grid.contexts)[:2]
+    grid.get_node_ids = lambda: there
+    began = time.monotonic()
+    Roster(grid).gather(0.3)
+    assert 0.3 <= time.monotonic() - began < 3

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -31,7 +32,10 @@ __all__ = ["Attendance", "Roster", "RosterGrid", "names_of", "seeded_sampling"]
 
 logger = logging.getLogger("flwr.fedwaggle.strategy")
 
+T = TypeVar("T", int, str)
+
 _IDENTITY_SECONDS = 60.0
+_GATHER_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ class Roster:
         self._names: dict[int, str] = {}
         self._present: set[int] = set()
         self._in_order: list[int] = []
+        self._partitions = 0  # how many there are, as far as clients have said
         self._warned = False
 
     def refresh(self) -> list[int]:
@@ -152,6 +157,21 @@ class Roster:
             self._in_order = sorted(present, key=lambda n: client_order(self._names[n]))
             self._present = present
         return self._in_order
+
+    def gather(self, seconds: float) -> None:
+        """Wait until every partition has its node, as they say how many there are.
+
+        Flower's simulation starts the server while it still registers its nodes: whoever draws
+        a cohort right away draws it from those that happen to be there.
+
+        Parameters
+        ----------
+        seconds : float
+            The longest wait; after it, the nodes that are there are all there are.
+        """
+        deadline = time.monotonic() + seconds
+        while len(self.refresh()) < max(1, self._partitions) and time.monotonic() < deadline:
+            time.sleep(_GATHER_PAUSE_SECONDS)
 
     def name(self, node_id: int) -> str:
         """Return the name of a node."""
@@ -174,7 +194,9 @@ class Roster:
         ]
         if messages:
             for arrival in exchange(self.grid, messages, Patience(_IDENTITY_SECONDS)):
-                claims[arrival.node_id] = _claim(arrival.message)
+                claims[arrival.node_id] = _said(arrival.message, "client", str)
+                partitions = _said(arrival.message, "num-partitions", int)
+                self._partitions = max(self._partitions, partitions)
         if "" in claims.values() and not self._warned:
             self._warned = True
             logger.warning(
@@ -186,12 +208,13 @@ class Roster:
         return claims
 
 
-def _claim(message: Message) -> str:
-    if message.has_error():
-        return ""
-    record = message.content.get(IDENTITY_KEY)
-    name = record.get("client") if isinstance(record, ConfigRecord) else None
-    return printable_name(name) or ""
+def _said(message: Message, key: str, kind: type[T]) -> T:
+    """Return what a client says of itself, or the kind's empty value."""
+    record = None if message.has_error() else message.content.get(IDENTITY_KEY)
+    value = record.get(key) if isinstance(record, ConfigRecord) else None
+    if kind is str:
+        value = printable_name(value)
+    return value if isinstance(value, kind) else kind()
 
 
 class RosterGrid(Grid):

@@ -60,7 +60,8 @@ M = TypeVar("M")
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 Phase = Literal["train", "evaluate"]
 
-_ENGINES = {"InMemoryGrid": "flower-simulation", "HttpGrid": "flower-superlink"}
+_SIMULATION = "flower-simulation"
+_ENGINES = {"InMemoryGrid": _SIMULATION, "HttpGrid": "flower-superlink"}
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,8 @@ class Waggle(Strategy, Generic[M]):
             evaluate_fn or _no_evaluation,
         )
         roster = Roster(grid)
+        if _engine_name(grid) == _SIMULATION:
+            roster.gather(self.rules.node_timeout)
         state = self._resume(roster, plan) or self._begin(roster, initial_arrays, plan)
         while state.server_round < num_rounds and not state.stopped:
             server_round, clock = state.server_round + 1, _Clock()
