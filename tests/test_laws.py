@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -159,13 +160,15 @@ def test_killed_under_flowers_simulation_and_resumed_on_the_local_engine(
         while not events_written(9)(tmp_path) and time.monotonic() < deadline:
             assert process.poll() is None
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+        # Flower's processes have sessions of their own, and outlive the one that started them.
+        for one in [process, *psutil.Process(process.pid).children(recursive=True)]:
+            os.kill(one.pid, signal.SIGKILL)
     wait_until_free(tmp_path)
     assert facts(resumed(tmp_path)) == facts(undisturbed)
 
 
 def wait_until_free(outputs: Path) -> None:
-    """Wait until nobody writes the run any more: Flower's processes outlive their parent."""
+    """Wait until nobody writes the run any more."""
     import fcntl
 
     (path,) = outputs.glob("*/events.jsonl")
