@@ -11,8 +11,9 @@ Reference: https://flower.ai/docs/datasets/
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
     from fedwaggle.data.flower_partitioners import make_partitioner
@@ -44,7 +45,5 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from its module when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    """Import a public name when it is first asked for."""
+    return imported(__name__, _HOMES, name)

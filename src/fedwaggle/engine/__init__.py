@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedwaggle.lazy import imported
+
 if TYPE_CHECKING:
     from fedwaggle.engine.app import App, read_app
     from fedwaggle.engine.local import EngineResult, run
@@ -19,10 +21,5 @@ _HOMES = {"App": "app", "EngineResult": "local", "read_app": "app", "run": "loca
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    exported: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return exported
+    """Import a public name when it is first asked for."""
+    return imported(__name__, _HOMES, name)
