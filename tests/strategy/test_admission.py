@@ -79,9 +79,8 @@ def test_every_code_is_explained_and_every_explanation_has_a_code():
 
 
 def test_every_code_has_a_bad_reply_in_the_catalogue():
-    """But for those that take more than one reply, or another limit."""
-    others = {Code.DUPLICATE, Code.BAD_METADATA}
-    assert {kind.code for kind in KINDS.values()} - {None} == set(Code) - others
+    """But for the one that takes another limit."""
+    assert {kind.code for kind in KINDS.values()} - {None} == set(Code) - {Code.BAD_METADATA}
 
 
 def test_an_honest_reply_is_an_update_with_the_models_arrays():
@@ -172,12 +171,6 @@ def test_a_whole_number_of_any_size_is_finite_or_not_and_never_raises():
     """On the wire ints have 64 bits; in one process they may have 400 digits."""
     assert isinstance(judge(on_metrics({"steps": 2**64})(honest())), Admitted)
     assert judge(on_metrics({"steps": 10**400})(honest())).code == Code.BAD_METRIC
-
-
-def test_a_second_reply_is_a_duplicate():
-    assert judge(honest(), answered={NODE}).code == Code.DUPLICATE
-    assert judge_evaluation(honest(), answered={NODE}).code == Code.DUPLICATE
-    assert isinstance(judge(honest(), answered={NODE + 1}), Admitted)
 
 
 @pytest.mark.parametrize("field", ["stype", "data", "shape", "dtype"])

@@ -128,3 +128,12 @@ def test_a_grid_that_wakes_us_is_not_polled(make_grid):
     assert len(list(exchange(grid, [hello(100), hello(101)], Patience(5)))) == 2
     assert len(waits) == 1
     assert 4 < waits[0] <= 5
+
+
+def test_a_second_reply_to_one_message_is_not_used(make_grid, monkeypatch):
+    """Node 100 answers twice, together with node 101: two arrivals, one of each."""
+    grid = make_grid(echo, 2)
+    pull = grid.pull_messages
+    monkeypatch.setattr(grid, "pull_messages", lambda ids: [r for r in pull(ids) for _ in "ab"])
+    arrivals = list(exchange(grid, [hello(100), hello(101)], Patience(5)))
+    assert sorted(arrival.node_id for arrival in arrivals) == [100, 101]

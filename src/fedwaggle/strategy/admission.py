@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -130,7 +130,6 @@ def admit(
     template: Template,
     limits: Limits,
     contract: Contract[M] | None,
-    answered: Container[int] = (),
 ) -> Admitted[M] | Quarantined:
     """Check one reply to a training message.
 
@@ -148,8 +147,6 @@ def admit(
         What the run allows.
     contract : Contract | None
         What the metadata must be; None where none is expected.
-    answered : Container[int] (default: none)
-        Nodes that have answered before in this round: a second reply is not used.
 
     Returns
     -------
@@ -162,7 +159,7 @@ def admit(
         If the contract cannot work. No reply can cause this.
     """
     try:
-        content = _content(arrival, answered)
+        content = _content(arrival)
         metrics, num_examples = _metrics(content, limits)
         arrays = _arrays(content, template)
         read = _metadata(content, contract, limits)
@@ -186,7 +183,7 @@ def admit(
 
 
 def admit_evaluation(
-    arrival: Arrival, *, client: str, limits: Limits, answered: Container[int] = ()
+    arrival: Arrival, *, client: str, limits: Limits
 ) -> AdmittedEvaluation | Quarantined:
     """Check one reply to an evaluation message, of which only the MetricRecord is read.
 
@@ -198,8 +195,6 @@ def admit_evaluation(
         The name of the client.
     limits : Limits
         What the run allows.
-    answered : Container[int] (default: none)
-        Nodes that have answered before in this round: a second reply is not used.
 
     Returns
     -------
@@ -207,7 +202,7 @@ def admit_evaluation(
         The one or the other, whatever the client sent.
     """
     try:
-        metrics, num_examples = _metrics(_content(arrival, answered), limits)
+        metrics, num_examples = _metrics(_content(arrival), limits)
     except Exception as error:  # noqa: BLE001  # see _quarantined
         return _quarantined(arrival, client, error)
     return AdmittedEvaluation(
@@ -228,10 +223,8 @@ def _quarantined(arrival: Arrival, client: str, error: Exception) -> Quarantined
     return Quarantined(client, arrival.node_id, code, reason, arrival.seconds)
 
 
-def _content(arrival: Arrival, answered: Container[int]) -> RecordDict:
-    """Return the content of a reply, if it is the first of its client and no error."""
-    if arrival.node_id in answered:
-        raise Refused(Code.DUPLICATE, "expected one reply a round, got another")
+def _content(arrival: Arrival) -> RecordDict:
+    """Return the content of a reply, if it is no error."""
     message = arrival.message
     if not message.has_error():
         return message.content

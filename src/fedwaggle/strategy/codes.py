@@ -26,7 +26,6 @@ class Code(StrEnum):
     TWO_ARRAY_RECORDS = "two-array-records"
     NO_METRICS = "no-metrics"
     TWO_METRIC_RECORDS = "two-metric-records"
-    DUPLICATE = "duplicate-reply"
     UNDECODABLE = "undecodable"
     # Its arrays are not the model's.
     MISSING_KEY = "missing-key"
@@ -63,7 +62,6 @@ EXPLANATIONS = MappingProxyType(
         Code.TWO_ARRAY_RECORDS: "the reply has more than one ArrayRecord",
         Code.NO_METRICS: "the reply has no MetricRecord; exactly one is expected",
         Code.TWO_METRIC_RECORDS: "the reply has more than one MetricRecord",
-        Code.DUPLICATE: "the client has already answered in this round",
         Code.UNDECODABLE: "reading the reply failed in a way that no other code names",
         Code.MISSING_KEY: "an array of the model is not there",
         Code.UNKNOWN_KEY: "an array is there that the model does not have",
