@@ -14,7 +14,7 @@ from fedwaggle.runs import Request, Run, open_run, outputs_root
 from fedwaggle.runs.requests import code_hash, installed_versions
 from fedwaggle.schedules import schedule_of
 from fedwaggle.seeds import derive_seed, seed_everything
-from fedwaggle.strategy import RoundRules
+from fedwaggle.strategy import RoundRules, engine_name
 from fedwaggle.trackers import open_trackers
 from my_federated_project import task
 from my_federated_project.strategy import CustomFedAdagrad, policies_of
@@ -29,7 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     """Train the global model over the rounds that the config asks for."""
     config = read_config(context.run_config)
     test_set = load_split(config.dataset, "test", data_dir=config.data_dir or None)
-    with open_folder(config, context, test_set) as run:
+    with open_folder(config, context, test_set, engine_name(grid)) as run:
         logger.info("run folder: %s", run.path)
         run.attach(open_trackers(config.trackers, run.path, project=config.wandb_project))
         model = initial_model(config, test_set)
@@ -53,11 +53,12 @@ def main(grid: Grid, context: Context) -> None:
     logger.info("report: %s", run.path / "report.html")
 
 
-def open_folder(config: RunConfig, context: Context, test_set: Examples) -> Run:
+def open_folder(config: RunConfig, context: Context, test_set: Examples, engine: str) -> Run:
     """Open the folder of a new run, or of the one that the config says to go on with."""
     request = Request(
         config=dict(context.run_config),
         seed=config.seed,
+        engine=engine,
         versions=installed_versions(),
         code=code_hash(Path(__file__).parent.glob("*.py")),
         dataset=fingerprint(test_set),

@@ -37,6 +37,8 @@ def test_the_record_tells_the_whole_story(finished: tuple[Path, str]) -> None:
     assert events[0].strategy == "CustomFedAdagrad"
     assert events[0].engine == "flower-simulation"
     assert events[0].config["lr"] == 0.02
+    asked = json.loads((finished[0] / "run.json").read_text())
+    assert (asked["engine"], asked["seed"]) == ("flower-simulation", 0)
     assert events[-1].event == "run-finished"
     assert [e.round for e in of_kind(events, "round-finished")] == [0, 1, 2]
 

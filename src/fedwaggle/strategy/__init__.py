@@ -1,5 +1,6 @@
 """The server side: a mixin that makes any Flower strategy read metadata and record the run."""
 
+from fedwaggle.strategy.engines import engine_name
 from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
@@ -19,4 +20,5 @@ __all__ = [
     "StopWhenConverged",
     "Training",
     "Waggle",
+    "engine_name",
 ]

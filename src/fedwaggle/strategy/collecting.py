@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -32,7 +31,7 @@ from fedwaggle.strategy.aggregation import (
 )
 from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Template
-from fedwaggle.strategy.settings import setting_of
+from fedwaggle.strategy.settings import owner_of, setting_of
 
 __all__ = ["Collector", "aggregate_evaluations", "collector_for"]
 
@@ -54,13 +53,8 @@ class Collector(Protocol):
     def step(self, server_round: int) -> Step:
         """Let the strategy make a new model of what was taken."""
 
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def close(self) -> None:
+        """Give back what is held for a step that may not come."""
 
 
 def collector_for(
@@ -89,10 +83,14 @@ def collector_for(
     spill_dir : Path | None
         Where those past it wait; None is the system's folder for temporary files.
     """
-    if takes_mean(strategy):
-        fold = Fold(names, Template.of(arrays), buffer_bytes=fold_buffer, spill_dir=spill_dir)
-        return _Folding(strategy, fold, arrays, trainable)
-    return _Keeping(strategy, arrays)
+    template = Template.of(arrays)
+    if not takes_mean(strategy):
+        return _Keeping(strategy, template)
+    fold = Fold(names, template, buffer_bytes=fold_buffer, spill_dir=spill_dir)
+    stepped = stepped_keys(strategy, template)
+    if trainable is not None:
+        stepped &= trainable
+    return _Folding(strategy, template, fold, current=arrays, stepped=stepped)
 
 
 class _Folding:
@@ -101,17 +99,17 @@ class _Folding:
     def __init__(
         self,
         strategy: Strategy,
+        template: Template,
         fold: Fold,
-        arrays: ArrayRecord,
-        trainable: frozenset[str] | None,
+        *,
+        current: ArrayRecord,
+        stepped: frozenset[str],
     ) -> None:
-        self.template = Template.of(arrays)
+        self.template = template
         self._strategy = strategy
-        self._current = arrays
-        self._stepped = stepped_keys(strategy, self.template)
-        if trainable is not None:
-            self._stepped &= trainable
         self._fold = fold
+        self._current = current
+        self._stepped = stepped
         self._contents: dict[str, RecordDict] = {}  # without arrays
         self._like: Message | None = None
 
@@ -146,23 +144,15 @@ class _Folding:
             return None, metrics
         return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._fold.close()
 
 
 class _Keeping:
     """Keeps every update, for strategies that compare them with each other."""
 
-    def __init__(self, strategy: Strategy, arrays: ArrayRecord) -> None:
-        self.template = Template.of(arrays)
+    def __init__(self, strategy: Strategy, template: Template) -> None:
+        self.template = template
         self._strategy = strategy
         self._admitted: dict[str, Admitted[Any]] = {}
 
@@ -182,15 +172,7 @@ class _Keeping:
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         return (None if arrays is None else restore(arrays, self.template)), metrics
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._admitted.clear()
 
 
@@ -216,7 +198,7 @@ def _metrics_of(
     Flower's own average wants the same keys from every client; ours takes the keys that there
     are. A function that the user has set is called with everything that the clients sent.
     """
-    owner = strategy if hasattr(strategy, attribute) else getattr(strategy, "strategy", None)
+    owner = owner_of(strategy, attribute)
     chosen: MetricsFn | None = getattr(owner, attribute, None)
     if chosen is None:
         yield

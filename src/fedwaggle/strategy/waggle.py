@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -41,6 +41,7 @@ from fedwaggle.strategy.admission import (
 )
 from fedwaggle.strategy.codes import Code
 from fedwaggle.strategy.collecting import Collector, aggregate_evaluations, collector_for
+from fedwaggle.strategy.engines import SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
@@ -59,9 +60,6 @@ logger = logging.getLogger("flwr.fedwaggle.strategy")  # below Flower's, so that
 M = TypeVar("M")
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 Phase = Literal["train", "evaluate"]
-
-_SIMULATION = "flower-simulation"
-_ENGINES = {"InMemoryGrid": _SIMULATION, "HttpGrid": "flower-superlink"}
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ class Waggle(Strategy, Generic[M]):
             evaluate_fn or _no_evaluation,
         )
         roster = Roster(grid)
-        if _engine_name(grid) == _SIMULATION:
+        if engine_name(grid) == SIMULATION:
             roster.gather(self.rules.node_timeout)
         state = self._resume(roster, plan) or self._begin(roster, initial_arrays, plan)
         while state.server_round < num_rounds and not state.stopped:
@@ -252,7 +250,7 @@ class Waggle(Strategy, Generic[M]):
         state = RunState(0, initial_arrays)
         self.journal.run_started(
             strategy=type(self).__name__,
-            engine=_engine_name(roster.grid),
+            engine=engine_name(roster.grid),
             num_rounds=plan.num_rounds,
             nodes=len(list(roster.grid.get_node_ids())) or None,
             state=state,
@@ -266,7 +264,7 @@ class Waggle(Strategy, Generic[M]):
         snapshot = read_latest_snapshot(self.run.path)
         self.journal.run_resumed(
             server_round=snapshot.server_round if snapshot else -1,
-            engine=_engine_name(roster.grid),
+            engine=engine_name(roster.grid),
             num_rounds=plan.num_rounds,
             nodes=len(list(roster.grid.get_node_ids())) or None,
             changes=self.run.resumed,
@@ -301,7 +299,7 @@ class Waggle(Strategy, Generic[M]):
         )
         updates: list[ClientUpdate[M | None]] = []
         quarantined: list[Quarantined] = []
-        with collector:
+        with closing(collector):
             for client, arrival in self._ask(roster, cohort, plan):
                 reply = self._admit(client, arrival, server_round, collector)
                 if isinstance(reply, Quarantined):
@@ -386,11 +384,10 @@ class Waggle(Strategy, Generic[M]):
         collector: Collector,
     ) -> tuple[ArrayRecord | None, dict[str, Any]]:
         """Let the subclass read the metadata, and Flower's strategy take its step."""
-        if len(updates) < max(1, self._nodes("min_train_nodes")):
+        if len(updates) < self._fewest_updates:
             return None, {}
         logger.info("aggregate_train: %d updates admitted", len(updates))
-        read = [update for update in updates if update.metadata is not None]
-        said = self.on_train_metadata(server_round, cast("list[ClientUpdate[M]]", read))
+        said = self.on_train_metadata(server_round, _with_metadata(updates))
         arrays, metrics = collector.step(server_round)
         return arrays, {**(metrics or {}), **(said or {})}
 
@@ -411,7 +408,7 @@ class Waggle(Strategy, Generic[M]):
                 "round %d skipped: %d usable updates, at least %d are needed; the model stays",
                 server_round,
                 len(training.updates),
-                max(1, self._nodes("min_train_nodes")),
+                self._fewest_updates,
             )
         return replace(
             state,
@@ -440,9 +437,7 @@ class Waggle(Strategy, Generic[M]):
 
     def _decide(self, state: RunState, training: Training[M]) -> RunState:
         """Let the policies decide by what the clients said, and carry their decisions out."""
-        read = cast(
-            "list[ClientUpdate[M]]", [u for u in training.updates if u.metadata is not None]
-        )
+        read = _with_metadata(training.updates)
         for policy in self.policies:
             memory = state.policies.get(policy.name, {})
             decisions, memory = policy.decide(state.server_round, read, memory)
@@ -489,9 +484,10 @@ class Waggle(Strategy, Generic[M]):
         )
         self.journal.round_finished(summary, clock.phases)
         state = replace(state, best=best, histories=histories)
-        # The resume point commits the round, so it comes after everything that it stands for.
-        client_states: dict[str, bytes] = getattr(roster.grid, "client_states", dict)()
-        self.journal.save_snapshot(to_snapshot(state, self, client_states))
+        if self.run is not None:
+            # The resume point commits the round: it comes after everything that it stands for.
+            client_states: dict[str, bytes] = getattr(roster.grid, "client_states", dict)()
+            self.journal.save_snapshot(to_snapshot(state, self, client_states))
         self.on_round_end(summary)
         return state
 
@@ -500,7 +496,7 @@ class Waggle(Strategy, Generic[M]):
         if limit and state.skipped >= limit:
             raise NodesError(
                 f"max-skipped-rounds: {state.skipped} rounds in a row had fewer than "
-                f"{max(1, self._nodes('min_train_nodes'))} usable updates; see the quarantined "
+                f"{self._fewest_updates} usable updates; see the quarantined "
                 "and missing clients in the record, then go on from here with resume = latest"
             )
 
@@ -511,6 +507,10 @@ class Waggle(Strategy, Generic[M]):
             weighted_by_key=setting_of(self, "weighted_by_key", "num-examples"),
             on_bad_metadata=self.rules.on_bad_metadata,
         )
+
+    @property
+    def _fewest_updates(self) -> int:
+        return max(1, self._nodes("min_train_nodes"))
 
     def _nodes(self, attribute: str) -> int:
         return setting_of(self, attribute, 0)
@@ -543,13 +543,12 @@ def _no_evaluation(server_round: int, arrays: ArrayRecord) -> None:
     """Stand in for an ``evaluate_fn`` that was not given."""
 
 
+def _with_metadata(updates: Sequence[ClientUpdate[M | None]]) -> list[ClientUpdate[M]]:
+    return [cast("ClientUpdate[M]", one) for one in updates if one.metadata is not None]
+
+
 def _node_ids(messages: Sequence[Message]) -> list[int]:
     return [message.metadata.dst_node_id for message in messages]
-
-
-def _engine_name(grid: Grid) -> str:
-    kind = type(grid).__name__
-    return str(getattr(grid, "engine_name", _ENGINES.get(kind, kind)))
 
 
 def _constructor_names(cls: type) -> frozenset[str]:

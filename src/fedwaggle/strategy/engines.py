@@ -1,0 +1,23 @@
+"""Which engine carries a run, told by the grid that it hands to the server."""
+
+from __future__ import annotations
+
+from flwr.serverapp import Grid
+
+__all__ = ["SIMULATION", "engine_name"]
+
+SIMULATION = "flower-simulation"
+
+_BY_GRID = {"InMemoryGrid": SIMULATION, "HttpGrid": "flower-superlink"}
+
+
+def engine_name(grid: Grid) -> str:
+    """Return the name of an engine; of one that is not known, its grid's class.
+
+    Parameters
+    ----------
+    grid : Grid
+        What carries the messages. A grid may say its ``engine_name`` itself.
+    """
+    kind = type(grid).__name__
+    return str(getattr(grid, "engine_name", _BY_GRID.get(kind, kind)))
