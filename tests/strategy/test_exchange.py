@@ -137,3 +137,11 @@ def test_a_second_reply_to_one_message_is_not_used(make_grid, monkeypatch):
     monkeypatch.setattr(grid, "pull_messages", lambda ids: [r for r in pull(ids) for _ in "ab"])
     arrivals = list(exchange(grid, [hello(100), hello(101)], Patience(5)))
     assert sorted(arrival.node_id for arrival in arrivals) == [100, 101]
+
+
+def test_the_messages_are_on_their_way_before_the_first_reply_is_asked_for(make_grid):
+    """What a server does between the two, it does while the clients train."""
+    grid = make_grid(echo, 1)
+    arrivals = exchange(grid, [hello(100)], Patience(5))
+    assert grid.sent
+    assert [arrival.node_id for arrival in arrivals] == [100]

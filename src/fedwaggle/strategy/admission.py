@@ -41,7 +41,7 @@ M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
 R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
 
-_CHUNK_ELEMENTS = 1 << 18
+_CHUNK_ELEMENTS = 1 << 20
 _BLAS_BYTES = 4  # it has no routines for half precision
 _SHOWN = 120  # characters of a client's own words, in most reasons
 _ERRORS = {  # Flower's error codes: flwr.common.constant.ErrorCode
@@ -102,23 +102,11 @@ class AdmittedEvaluation:
     ----------
     client : str
         The client's name.
-    node_id : int
-        The Flower node behind it.
-    metrics : Mapping[str, float | int | list]
-        The reply's MetricRecord.
-    num_examples : int
-        Its weight in the mean.
-    seconds : float
-        From the push of the message to this reply, on the server's clock.
     message : Message
         The reply itself.
     """
 
     client: str
-    node_id: int
-    metrics: Mapping[str, Any]
-    num_examples: int
-    seconds: float
     message: Message
 
 
@@ -202,12 +190,10 @@ def admit_evaluation(
         The one or the other, whatever the client sent.
     """
     try:
-        metrics, num_examples = _metrics(_content(arrival), limits)
+        _metrics(_content(arrival), limits)
     except Exception as error:  # noqa: BLE001  # see _quarantined
         return _quarantined(arrival, client, error)
-    return AdmittedEvaluation(
-        client, arrival.node_id, metrics, num_examples, arrival.seconds, arrival.message
-    )
+    return AdmittedEvaluation(client, arrival.message)
 
 
 def _quarantined(arrival: Arrival, client: str, error: Exception) -> Quarantined:
@@ -320,13 +306,15 @@ def _named(keys: set[str]) -> str:
 def _first_non_finite(arrays: Arrays) -> str | None:
     """Return the key of the first array, in the model's order, with NaN or an infinity."""
     flat = {key: array.reshape(-1) for key, array in arrays.items() if array.dtype.kind == "f"}
-    chunks = chunks_of(((key, array.size) for key, array in flat.items()), _CHUNK_ELEMENTS)
+    sizes = [(key, array.size) for key, array in flat.items()]
+    elements = sum(size for _, size in sizes)
 
-    def bad_keys(chunks: Sequence[Chunk]) -> set[str]:
+    def bad_keys(chunks: Sequence[Chunk[str]]) -> set[str]:
         with np.errstate(invalid="ignore"):
             return {key for key, start, stop in chunks if not _all_finite(flat[key][start:stop])}
 
-    bad = set().union(*on_threads(bad_keys, chunks))
+    shares = on_threads(bad_keys, chunks_of(sizes, _CHUNK_ELEMENTS), elements=elements)
+    bad = set().union(*shares)
     return next((key for key in arrays if key in bad), None)
 
 

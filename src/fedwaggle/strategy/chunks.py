@@ -9,38 +9,40 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["Chunk", "chunks_of", "on_threads"]
 
+K = TypeVar("K")
+R = TypeVar("R")
 T = TypeVar("T")
 
 _FEWEST_ELEMENTS = 1 << 20  # below that, starting threads takes longer than the work
 _MOST_THREADS = 8  # memory is the limit long before
 
 
-class Chunk(NamedTuple):
+class Chunk(NamedTuple, Generic[K]):
     """A part of a flat array.
 
     Attributes
     ----------
-    key : str
+    key : K
         Key of the array.
     start, stop : int
         Its elements.
     """
 
-    key: str
+    key: K
     start: int
     stop: int
 
 
-def chunks_of(sizes: Iterable[tuple[str, int]], chunk_elements: int) -> list[Chunk]:
+def chunks_of(sizes: Iterable[tuple[K, int]], chunk_elements: int) -> list[Chunk[K]]:
     """Cut arrays into chunks.
 
     Parameters
     ----------
-    sizes : Iterable[tuple[str, int]]
+    sizes : Iterable[tuple[K, int]]
         Key and number of elements of each array.
     chunk_elements : int
         The most elements of a chunk.
@@ -57,18 +59,27 @@ def chunks_of(sizes: Iterable[tuple[str, int]], chunk_elements: int) -> list[Chu
     ]
 
 
-def on_threads(work: Callable[[Sequence[Chunk]], T], chunks: Sequence[Chunk]) -> list[T]:
-    """Let threads share the chunks, if there is enough to do, and return what each came to.
+def on_threads(work: Callable[[Sequence[T]], R], items: Sequence[T], *, elements: int) -> list[R]:
+    """Let threads share the items, if there is enough to do, and return what each came to.
+
+    Parameters
+    ----------
+    work : Callable[[Sequence[T]], R]
+        Called with a share of the items.
+    items : Sequence[T]
+        Parts of arrays, in whatever form ``work`` takes them.
+    elements : int
+        Elements of all items together.
 
     Examples
     --------
-    >>> on_threads(len, chunks_of([("w", 5)], 3))
+    >>> on_threads(len, chunks_of([("w", 5)], 3), elements=5)
     [2]
     """
-    if sum(chunk.stop - chunk.start for chunk in chunks) < _FEWEST_ELEMENTS:
-        return [work(chunks)]
+    if elements < _FEWEST_ELEMENTS:
+        return [work(items)]
     threads = min(_num_cores(), _MOST_THREADS)
-    shares = [chunks[i::threads] for i in range(threads)]
+    shares = [items[i::threads] for i in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         others = [pool.submit(work, share) for share in shares[1:]]
         return [work(shares[0]), *(other.result() for other in others)]

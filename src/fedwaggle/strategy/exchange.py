@@ -73,20 +73,20 @@ class _Source(Protocol):
 
 
 def exchange(grid: Grid, messages: Sequence[Message], patience: Patience) -> Iterator[Arrival]:
-    """Push ``messages`` and yield the replies as they arrive.
+    """Push ``messages``, and return an iterator over the replies as they arrive.
 
     Parameters
     ----------
     grid : Grid
         What carries the messages.
     messages : Sequence[Message]
-        One for each node of the cohort.
+        One for each node of the cohort. They are on their way when this returns.
     patience : Patience
-        How long to wait for the replies.
+        How long to wait for the replies, from the push on.
 
-    Yields
-    ------
-    Arrival
+    Returns
+    -------
+    Iterator[Arrival]
         At most one for each message, in the order of arrival.
     """
     began = time.monotonic()
@@ -94,6 +94,12 @@ def exchange(grid: Grid, messages: Sequence[Message], patience: Patience) -> Ite
     # Grids write the id that they gave a message into the message itself.
     sent = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
     waiting = {key: node for key, node in sent.items() if key in taken}
+    return _arrivals(grid, waiting, patience, began)
+
+
+def _arrivals(
+    grid: Grid, waiting: dict[str, int], patience: Patience, began: float
+) -> Iterator[Arrival]:
     deadline = began + patience.timeout
     good = 0
     with _replies_of(grid, set(waiting)) as source:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
 from fedwaggle.strategy.npy import Arrays, Template
 from fedwaggle.strategy.spill import Spill
+from fedwaggle.strategy.summing import add_weighted
 
 __all__ = ["DEFAULT_FOLD_BUFFER", "Fold", "Mean", "to_dtype"]
 
@@ -32,7 +32,7 @@ logger = logging.getLogger("flwr.fedwaggle.strategy")
 DEFAULT_FOLD_BUFFER = 1 << 30
 """Bytes of early replies that wait in memory, unless the caller says otherwise: 1 GiB."""
 
-_CHUNK_ELEMENTS = 1 << 17  # sum, product and input of a chunk stay in the cache of a core
+_CHUNK_ELEMENTS = 1 << 17  # the sum and the mean of a chunk stay in the cache of a core
 _TOGETHER_BYTES = 320 << 20  # replies added in one pass over the sum: it is the larger part
 _MOST_TOGETHER = 8
 # A power of two changes no digit of a weight, and keeps sums of huge float64 values finite.
@@ -116,9 +116,10 @@ class Fold:
         self._next: list[_Reply] = []  # to be summed in one go
         self._clients: list[str] = []
         self._weight = 0
-        sizes = [(key, math.prod(spec.shape)) for key, spec in template.specs.items()]
-        self._sums = {key: np.zeros(size) for key, size in sizes}  # flat float64
-        self._chunks = chunks_of(sizes, _CHUNK_ELEMENTS)
+        # Flat float64. Unlike zeros, full takes its memory here, and not when replies wait for it.
+        self._sums = {
+            key: np.full(math.prod(spec.shape), 0.0) for key, spec in template.specs.items()
+        }
         self._together = min(_MOST_TOGETHER, max(1, _TOGETHER_BYTES // max(1, template.num_bytes)))
 
     def add(self, client: str, arrays: Mapping[str, NDArray[Any]], weight: int) -> None:
@@ -172,12 +173,7 @@ class Fold:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _settle(self, client: str, reply: _Reply | None) -> None:
@@ -200,19 +196,11 @@ class Fold:
 
     def _sum_next(self) -> None:
         """Add the next replies to the sum, in their order, with one pass over it."""
-        batch = [(self._flat_arrays(reply), reply.weight * _WEIGHT_UNIT) for reply in self._next]
-
-        def add(chunks: Sequence[Chunk]) -> None:
-            room = np.empty(_CHUNK_ELEMENTS)
-            for key, start, stop in chunks:
-                total, product = self._sums[key][start:stop], room[: stop - start]
-                for arrays, weight in batch:
-                    np.copyto(product, arrays[key][start:stop], casting="same_kind")
-                    np.multiply(product, weight, out=product)
-                    np.add(total, product, out=total)
-
-        if batch:
-            on_threads(add, self._chunks)
+        add_weighted(
+            list(self._sums.values()),
+            [self._flat_arrays(reply) for reply in self._next],
+            [reply.weight * _WEIGHT_UNIT for reply in self._next],
+        )
         self._clients += [reply.client for reply in self._next]
         self._weight += sum(reply.weight for reply in self._next)
         self._next.clear()
@@ -223,7 +211,7 @@ class Fold:
         dtypes = {key: spec.dtype for key, spec in self._template.specs.items()}
         means = {key: np.empty(total.size, dtypes[key]) for key, total in self._sums.items()}
 
-        def divide(chunks: Sequence[Chunk]) -> None:
+        def divide(chunks: Sequence[Chunk[str]]) -> None:
             for key, start, stop in chunks:
                 part = self._sums[key][start:stop]
                 with np.errstate(over="ignore"):
@@ -232,15 +220,17 @@ class Fold:
                 np.clip(part, *_range_of(dtypes[key]), out=part)
                 means[key][start:stop] = to_dtype(part, dtypes[key])
 
-        on_threads(divide, self._chunks)
+        sizes = [(key, total.size) for key, total in self._sums.items()]
+        elements = sum(size for _, size in sizes)
+        on_threads(divide, chunks_of(sizes, _CHUNK_ELEMENTS), elements=elements)
         return {key: means[key].reshape(spec.shape) for key, spec in self._template.specs.items()}
 
-    def _flat_arrays(self, reply: _Reply) -> Arrays:
+    def _flat_arrays(self, reply: _Reply) -> list[NDArray[Any]]:
         """Return a reply's arrays in one dimension each, from memory or from disk."""
         arrays = reply.arrays
         if isinstance(arrays, int):
             arrays = self._spill.read(arrays)
-        return {key: array.reshape(-1) for key, array in arrays.items()}
+        return [arrays[key].reshape(-1) for key in self._sums]
 
     def _make_room(self) -> None:
         """Move early replies to disk while they take too much memory, the last in order first."""

@@ -289,7 +289,8 @@ class Waggle(Strategy, Generic[M]):
         cohort = self._draw("train", server_round, state, roster, plan)
         names = sorted((roster.name(n) for n in _node_ids(cohort)), key=client_order)
         rate = config_value(cohort, "lr")
-        collector = collector_for(
+        replies = self._ask(roster, cohort, plan)
+        collector = collector_for(  # it takes its memory now, while the clients train
             self,
             names,
             state.arrays,
@@ -300,7 +301,7 @@ class Waggle(Strategy, Generic[M]):
         updates: list[ClientUpdate[M | None]] = []
         quarantined: list[Quarantined] = []
         with closing(collector):
-            for client, arrival in self._ask(roster, cohort, plan):
+            for client, arrival in replies:
                 reply = self._admit(client, arrival, server_round, collector)
                 if isinstance(reply, Quarantined):
                     quarantined.append(reply)
@@ -351,11 +352,11 @@ class Waggle(Strategy, Generic[M]):
     def _ask(
         self, roster: Roster, cohort: Sequence[Message], plan: _Plan
     ) -> Iterator[tuple[str, Arrival]]:
-        """Send each message, and yield each reply with its client's name as it arrives."""
+        """Send each message, and return each reply with its client's name as it arrives."""
         enough = min(self.rules.min_replies, len(cohort))
         patience = Patience(plan.timeout, enough, self.rules.grace)
-        for arrival in exchange(roster.grid, cohort, patience):
-            yield roster.name(arrival.node_id), arrival
+        arrivals = exchange(roster.grid, cohort, patience)
+        return ((roster.name(arrival.node_id), arrival) for arrival in arrivals)
 
     def _admit(
         self, client: str, arrival: Arrival, server_round: int, collector: Collector
