@@ -77,7 +77,7 @@ def process(body: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **option
     program.write_text(f"#!{sys.executable}\nimport sys, time\n{body}\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    sink = ProcessSink([], **options)
+    sink = ProcessSink("wandb", [], **options)
     sink.record(RoundFinished(round=1, seconds=1.0))
     sink.close()
 

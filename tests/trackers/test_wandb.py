@@ -9,8 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,19 +160,59 @@ time.sleep(60)
     assert summary(run)["exit_code"] == 1
 
 
-@pytest.mark.slow
-def test_a_service_that_does_not_answer_costs_one_warning_and_no_more_than_15_seconds(
+def test_with_a_service_that_does_not_answer_the_run_is_kept_offline(
     run: Path,
     whole_run: list[Event],
     tell: Tell,
     warnings: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It costs one warning, which says how to send the run later, and at most 15 seconds."""
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "local-" + 40 * "a")
         began = time.monotonic()
         tell(run, ["wandb"], whole_run)
         assert time.monotonic() - began < 16.5
-    assert len(warnings) == 1
-    assert "Tracker wandb is dropped" in warnings[0]
+    (warning,) = warnings
+    assert "does not answer" in warning
+    assert f"wandb sync {run}/wandb/offline-run-*" in warning
+    assert [item["round"] for item in history(run)] == [0, 1, 2, 3]
+
+
+def test_with_a_key_that_is_refused_the_run_is_kept_offline(
+    run: Path,
+    whole_run: list[Event],
+    tell: Tell,
+    warnings: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with refusing_service() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_API_KEY", "local-" + 40 * "a")
+        tell(run, ["wandb"], whole_run)
+    (warning,) = warnings
+    assert "The run is kept offline" in warning
+    assert [item["round"] for item in history(run)] == [0, 1, 2, 3]
+
+
+@contextmanager
+def refusing_service() -> Iterator[str]:
+    """Answer everything as a web service answers who has no right to ask."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def do_POST(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

@@ -5,8 +5,8 @@ its library lives in a process of its own (:mod:`fedwaggle.trackers.process`), s
 it does to its process (W&B replaces ``sys.exit``, hooks the exit of the interpreter and waits
 there for uploads) is done to the run's.
 
-Each module named in :data:`TRACKERS` has one function, ``open_tracker(run_path, project)``,
-that returns a :class:`~fedwaggle.runs.sinks.Sink`.
+Each module named in :data:`TRACKERS` has one function, ``open_tracker(run_path, project, say)``,
+that returns a :class:`~fedwaggle.runs.sinks.Sink`. What it hands to ``say`` becomes a warning.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _open(name: str, run_path: Path, project: str, past: int) -> Sink:
             f"the package {tracker.package} is not installed; "
             f"pip install 'fedwaggle[{tracker.extra}]'"
         )
-    return ProcessSink([name, str(run_path), project, str(past)])
+    return ProcessSink(name, [name, str(run_path), project, str(past)])
 
 
 def _whole_bytes(events: Path) -> int:

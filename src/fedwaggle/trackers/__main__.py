@@ -1,6 +1,7 @@
-"""The process of a tracker: events come in on standard input, one word or two go out.
+"""The process of a tracker: events come in on standard input, a few words go out.
 
-It answers ``"ready"`` once the tracker is open, or why it failed; both as JSON on a line.
+It answers ``"ready"`` once the tracker is open, or why it failed, and before that
+``{"warning": ...}`` where the user should know of something; each as JSON on a line.
 """
 
 from __future__ import annotations
@@ -37,15 +38,19 @@ def main(name: str, run_path: str, project: str, past: str) -> int:
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the tracker's library prints goes to standard error
+
+    def answer(words: object) -> None:
+        print(json.dumps(words), file=answers, flush=True)
+
     try:
         tracker = import_module(f"fedwaggle.trackers.{name}")
         folder = Path(run_path)
-        sink = CatchUp(tracker.open_tracker(folder, project), folder / EVENTS, int(past))
-        print(json.dumps("ready"), file=answers, flush=True)
+        shown = tracker.open_tracker(folder, project, lambda words: answer({"warning": words}))
+        sink = CatchUp(shown, folder / EVENTS, int(past))
+        answer("ready")
         _show(sink)
     except Exception as error:  # noqa: BLE001  # of any kind: the run gives the warning
-        said = f"{type(error).__name__}: {printable(str(error))}"
-        print(json.dumps(said), file=answers, flush=True)
+        answer(f"{type(error).__name__}: {printable(str(error))}")
         return 1
     return 0
 

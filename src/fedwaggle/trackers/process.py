@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from fedwaggle.text import printable
 
 __all__ = ["ProcessSink"]
 
+logger = logging.getLogger("flwr.fedwaggle")  # below Flower's, so that its log shows it
+
 CLOSE_SECONDS = 12.0  # less than a run waits for its sinks, so that a hanging process is ended
 
 
@@ -31,6 +34,8 @@ class ProcessSink:
 
     Parameters
     ----------
+    name : str
+        The tracker's name, for warnings.
     arguments : Sequence[str]
         The arguments of the process.
     close_seconds : float (default: 12.0)
@@ -42,7 +47,10 @@ class ProcessSink:
         If the process says that it cannot open its tracker, or ends without a word.
     """
 
-    def __init__(self, arguments: Sequence[str], *, close_seconds: float = CLOSE_SECONDS) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], *, close_seconds: float = CLOSE_SECONDS
+    ) -> None:
+        self._name = name
         self._close_seconds = close_seconds
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(
@@ -56,7 +64,7 @@ class ProcessSink:
         )
         atexit.register(self._kill)  # for one that hangs; all others have ended by then
         try:
-            self._heed(self._process.stdout.readline())  # type: ignore[union-attr]  # it is a pipe
+            self._await_ready()
         except TrackerError:
             self._kill()  # it has nothing to finish
             self._release()
@@ -87,6 +95,14 @@ class ProcessSink:
         with suppress(OSError):  # it has ended already: what it said comes below
             self._send("")  # forked workers may hold the pipe open, so its end alone may not come
         self._finish()
+
+    def _await_ready(self) -> None:
+        """Log what the process warns of, until it says that it is ready."""
+        for line in self._process.stdout:  # type: ignore[union-attr]  # it is a pipe
+            if (warning := _warning_in(line)) is None:
+                return self._heed(line)
+            logger.warning("Tracker %s: %s", self._name, warning)
+        return self._heed("")
 
     def _send(self, line: str) -> None:
         stdin = self._process.stdin
@@ -131,6 +147,15 @@ class ProcessSink:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with the processes that it started
         self._process.wait()
+
+
+def _warning_in(line: str) -> str | None:
+    """Return what a line of the process warns of, if it does."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return str(said["warning"]) if isinstance(said, dict) and "warning" in said else None
 
 
 def _environment() -> dict[str, str]:

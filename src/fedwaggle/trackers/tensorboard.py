@@ -8,6 +8,7 @@ It uses TensorBoard's own writer, and neither TensorFlow nor torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -36,7 +37,7 @@ __all__ = ["TensorBoardTracker", "open_tracker"]
 FLUSH_SECONDS = 5  # TensorBoard's own reading interval is 5 s, too
 
 
-def open_tracker(run_path: Path, project: str) -> TensorBoardTracker:
+def open_tracker(run_path: Path, project: str, say: Callable[[str], None]) -> TensorBoardTracker:
     """Start writing into the folder ``tensorboard`` of a run folder.
 
     Parameters
@@ -45,6 +46,8 @@ def open_tracker(run_path: Path, project: str) -> TensorBoardTracker:
         The run's folder.
     project : str
         Not used: TensorBoard groups runs by their folders.
+    say : Callable[[str], None]
+        Not used: there is nothing to say.
 
     Raises
     ------

@@ -1,10 +1,10 @@
 """Weights & Biases: a run of theirs for each run folder.
 
 Offline unless an API key is found (``WANDB_API_KEY``, netrc, or W&B's settings) or ``WANDB_MODE``
-says otherwise. Its files are in the folder ``wandb`` of the run. The id of the W&B run follows
-from the name of the run folder: a run that is resumed goes on in the same W&B run. Offline,
-that is written anew and whole, and the earlier attempts are moved to ``wandb/superseded``, so
-that exactly one is left to sync.
+says otherwise; offline, too, if the service does not answer or refuses the key. Its files are in
+the folder ``wandb`` of the run. The id of the W&B run follows from the name of the run folder: a
+run that is resumed goes on in the same W&B run. Offline, that is written anew and whole, and the
+earlier attempts are moved to ``wandb/superseded``, so that exactly one is left to sync.
 
 Reference: https://docs.wandb.ai/ref/python (0.31).
 """
@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import wandb
-from wandb.errors import UsageError
+from wandb.errors import AuthenticationError, UsageError
 
 from fedwaggle.runs.events import (
     BestModel,
@@ -34,22 +37,31 @@ from fedwaggle.trackers.facts import Converged, RoundFacts, Rounds
 
 __all__ = ["WandbTracker", "open_tracker", "wandb_id"]
 
-INIT_SECONDS = 12.0  # W&B's own limit is 90 s; a sink is dropped after 15 s
+KNOCK_SECONDS = 4.0
+INIT_SECONDS = 12.0  # W&B's own limit is 90 s
 MAX_TABLE_ROWS = 10_000  # W&B's own limit
 
 
-def open_tracker(run_path: Path, project: str) -> WandbTracker:
+def open_tracker(run_path: Path, project: str, say: Callable[[str], None]) -> WandbTracker:
     """Start, or go on with, the W&B run of a run folder.
+
+    Parameters
+    ----------
+    run_path : Path
+        The run's folder.
+    project : str
+        The W&B project.
+    say : Callable[[str], None]
+        Told why a run that has a key is kept offline.
 
     Raises
     ------
     wandb.errors.Error
-        If the service cannot be reached, or refuses the key.
+        If the service answers at first, and then takes no run.
     """
     for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # else in the user's home
         os.environ.setdefault(variable, str(run_path / "wandb" / "cache"))
-    wandb.setup(wandb.Settings(silent=True))
-    mode = _mode()
+    mode = _mode(run_path, say)
     _set_aside(run_path / "wandb", wandb_id(run_path))
     run = wandb.init(
         project=project,
@@ -162,15 +174,47 @@ class WandbTracker:
         return table
 
 
-def _mode() -> Literal["offline"] | None:
-    """Return offline if there is no key; none leaves the choice to W&B's own settings."""
+def _mode(run_path: Path, say: Callable[[str], None]) -> Literal["offline"] | None:
+    """Return offline if no key works; none leaves the choice to W&B's own settings."""
+    _restart()
     if os.environ.get("WANDB_MODE"):
         return "offline" if os.environ["WANDB_MODE"] == "offline" else None
     try:
-        has_key = wandb.login()
-    except UsageError:  # it would ask for a key, and here is nobody to ask
-        has_key = False
-    return None if has_key else "offline"
+        if not wandb.login(verify=False):
+            return "offline"
+        _knock(wandb.setup().settings.base_url)
+        _restart()  # W&B verifies a key only when it finds it
+        wandb.login(verify=True)
+    except UsageError:  # there is no key, W&B would ask for one, and here is nobody to ask
+        return "offline"
+    except (AuthenticationError, OSError) as error:
+        say(
+            f"{printable(str(error), 200)}. The run is kept offline; send it later with "
+            f"wandb sync {run_path / 'wandb'}/offline-run-*"
+        )
+        os.environ["WANDB_MODE"] = "offline"  # of this process, which is the tracker's own
+        _restart()
+        return "offline"
+    return None
+
+
+def _restart() -> None:
+    """Let W&B forget what it has found so far, and start anew without a word."""
+    wandb.teardown()
+    wandb.setup(wandb.Settings(silent=True))
+
+
+def _knock(url: str) -> None:
+    """Raise an OSError if a service does not answer, sooner than W&B would notice it.
+
+    On machines without a way out, connections are often not refused but swallowed.
+    """
+    try:
+        urlopen(url, timeout=KNOCK_SECONDS).close()  # noqa: S310  # the user's own setting
+    except HTTPError:  # an answer, too
+        pass
+    except OSError as error:
+        raise OSError(f"{url} does not answer ({error})") from error
 
 
 def _set_aside(folder: Path, run_id: str) -> None:
