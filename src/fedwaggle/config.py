@@ -94,7 +94,9 @@ class RunConfig(BaseModel):
         default=600.0, gt=0, description="Seconds to wait for enough nodes."
     )
     min_replies: int = Field(
-        default=0, ge=0, description="Replies after which only `grace` is waited; 0 waits for all."
+        default=0,
+        ge=0,
+        description="Usable replies after which only `grace` is waited; 0 waits for all.",
     )
     grace: float = Field(
         default=0.0, ge=0, description="Seconds that the others still have after `min-replies`."

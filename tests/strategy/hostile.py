@@ -260,7 +260,18 @@ KINDS: dict[str, Kind] = {
     "weight-1e12": Kind(on_metrics({"num-examples": 10**12}), Code.EXCESSIVE_WEIGHT),
     "loss-nan": Kind(on_metrics({"train_loss": float("nan")}), Code.BAD_METRIC),
     "loss-inf": Kind(on_metrics({"train_loss": float("inf")}), Code.BAD_METRIC),
+    "many-metrics": Kind(on_metrics({f"m{i}": 1.0 for i in range(1_000)}), Code.BAD_METRIC),
+    "long-metric": Kind(on_metrics({"losses": [0.5] * 100_000}), Code.BAD_METRIC),
+    "long-metric-name": Kind(on_metrics({"m" * 1_001: 1.0}), Code.BAD_METRIC),
     "loss-list-inf": Kind(on_metrics({"losses": [1.0, float("-inf")]}), Code.BAD_METRIC),
+    # records that would have to be kept until the round ends
+    "large-config": Kind(
+        lambda r: with_records(r, {"note": ConfigRecord({"a": b" " * (DEFAULT_MAX_BYTES + 1)})}),
+        Code.TOO_LARGE,
+    ),
+    "large-metadata-envelope": Kind(
+        on_metadata({"note": [0] * (DEFAULT_MAX_BYTES // 8 + 1)}), Code.TOO_LARGE
+    ),
     # errors in place of an answer
     "error-raised": Kind(error(2, ANSI_TEXT), Code.CLIENT_RAISED),
     "error-crashed": Kind(error(8, "ClientApp stopped responding."), Code.CLIENT_CRASHED),

@@ -26,7 +26,7 @@ from fedwaggle.strategy.admission import (
 from fedwaggle.strategy.codes import EXPLANATIONS, Code
 from fedwaggle.strategy.exchange import Arrival
 from fedwaggle.strategy.updates import Contract, Quarantined
-from strategy.hostile import ANSI_TEXT, KINDS, error, on_metrics, with_records
+from strategy.hostile import ANSI_TEXT, KINDS, error, on_metadata, on_metrics, with_records
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def test_bad_metadata_costs_a_client_its_weights_only_where_the_server_says_so(n
     spoiled = KINDS[name].spoil(honest())
     strict = Limits(max_num_examples=10_000, on_bad_metadata="drop-reply")
     assert judge(spoiled, limits=strict).code == Code.BAD_METADATA
-    assert isinstance(judge(spoiled, contract=None, limits=strict), Admitted)
+    wide = Limits(max_num_examples=10_000, max_record_bytes=1 << 21)
+    assert isinstance(judge(spoiled, contract=None, limits=wide), Admitted)
 
 
 def test_a_client_is_quoted_as_such_and_flower_in_its_place_as_flower():
@@ -171,6 +172,62 @@ def test_a_whole_number_of_any_size_is_finite_or_not_and_never_raises():
     """On the wire ints have 64 bits; in one process they may have 400 digits."""
     assert isinstance(judge(on_metrics({"steps": 2**64})(honest())), Admitted)
     assert judge(on_metrics({"steps": 10**400})(honest())).code == Code.BAD_METRIC
+
+
+@pytest.mark.parametrize(
+    ("most", "one_more"),
+    [
+        ({f"m{i}": 1.0 for i in range(997)}, {"another": 1.0}),  # with train_loss, losses, weight
+        ({"long": [0.5] * 99_996}, {"another": 1.0}),  # with one, two and one number
+        ({"m" * 1_000: 1.0}, {"m" * 1_001: 1.0}),
+    ],
+)
+def test_a_client_sends_1000_metrics_100000_numbers_and_names_of_1000_letters_at_most(
+    most, one_more
+):
+    assert isinstance(judge(on_metrics(most)(honest())), Admitted)
+    spoiled = on_metrics({**most, **one_more})(honest())
+    for bad in (judge(spoiled), judge_evaluation(spoiled)):
+        assert bad.code == Code.BAD_METRIC
+        assert "at most 1000" in bad.reason
+
+
+@pytest.mark.parametrize(
+    "value", [b"1" * 92, "1" * 92, [1] * 11 + [2], [b"1" * 84], ["1" * 42, "1" * 34], 5]
+)
+def test_config_records_have_a_size_whatever_is_in_them(value):
+    """The name "note" and the key "a" have 5 bytes, a number or an item of a list has 8 more."""
+    reply = with_records(honest(), {"note": ConfigRecord({"a": value}), "metadata": None})
+    size = 13 if value == 5 else 101 if value == [1] * 11 + [2] else 97
+    for admits, code in ((size, None), (size - 1, Code.TOO_LARGE)):
+        limits = Limits(max_num_examples=10_000, max_record_bytes=admits)
+        judged = judge(reply, limits=limits, contract=None)
+        evaluation = admit_evaluation(Arrival(NODE, reply, 2.0), client="3", limits=limits)
+        assert getattr(judged, "code", None) == getattr(evaluation, "code", None) == code
+
+
+def test_the_payload_of_metadata_has_a_limit_of_its_own():
+    """122 bytes of payload, and a limit of 80 for all else that the records hold."""
+    reply = on_metadata({"payload": b'{"training_time": 1.5}' + b" " * 100})(honest())
+    limits = Limits(max_num_examples=10_000, max_record_bytes=80)
+    assert judge(reply, limits=limits).update.metadata == Facts(1.5)
+    assert judge(reply, limits=limits, contract=None).code == Code.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("loss", "shown"), [(None, "got nothing"), (-1.0, "-1.0"), ([0.5], "list")]
+)
+def test_a_metric_that_the_strategy_needs_is_a_number_of_at_least_0(loss, shown):
+    needs = Limits(max_num_examples=10_000, required_metrics=frozenset({"train_loss"}))
+    spoiled = on_metrics({"train_loss": loss})(honest())
+    bad = judge(spoiled, limits=needs)
+    assert bad.code == Code.BAD_METRIC
+    assert "'train_loss', which the strategy needs" in bad.reason
+    assert shown in bad.reason
+    assert isinstance(judge(spoiled), Admitted)
+    evaluation = admit_evaluation(Arrival(NODE, spoiled, 2.0), client="3", limits=needs)
+    assert isinstance(evaluation, AdmittedEvaluation)
+    assert isinstance(judge(on_metrics({"train_loss": 0})(honest()), limits=needs), Admitted)
 
 
 @pytest.mark.parametrize("field", ["stype", "data", "shape", "dtype"])

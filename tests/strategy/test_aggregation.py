@@ -28,8 +28,15 @@ from flwr.serverapp.strategy import (
     QFedAvg,
     Strategy,
 )
+from flwr.supercore.differential_privacy import KEY_NORM_BIT
 
-from fedwaggle.strategy.aggregation import mean_message, restore, stepped_keys, takes_mean
+from fedwaggle.strategy.aggregation import (
+    mean_message,
+    required_metrics,
+    restore,
+    stepped_keys,
+    takes_mean,
+)
 from fedwaggle.strategy.fold import Fold, Mean
 from fedwaggle.strategy.npy import Template
 
@@ -265,6 +272,24 @@ def test_a_mixin_without_an_aggregate_of_its_own_changes_nothing():
 
     assert takes_mean(Plain())
     assert not takes_mean(Own())
+
+
+# -- What a step needs ---------------------------------------------------------------------------
+
+
+def test_the_metrics_without_which_a_step_raises_are_known_through_every_wrapper():
+    inner = QFedAvg(client_learning_rate=0.1, train_loss_key="my_loss")
+    assert required_metrics(inner) == {"my_loss"}
+    wrapped = DifferentialPrivacyClientSideAdaptiveClipping(inner, 0.1, 6)
+    assert required_metrics(wrapped) == {"my_loss", KEY_NORM_BIT}
+    assert required_metrics(FedAdagrad()) == frozenset()
+
+
+def test_a_users_trainable_keys_are_for_server_optimizers_alone():
+    template = Template.of(model())
+    mine = frozenset({"fc.bias", "bn.running_mean"})
+    assert stepped_keys(FedAdagrad(), template, mine) == {"fc.bias"}
+    assert stepped_keys(FedMedian(), template, mine) == set(model())
 
 
 # -- The message and the model -------------------------------------------------------------------

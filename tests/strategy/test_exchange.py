@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
+import httpx
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.supercore.run import RunNotRunningException
 
-from fedwaggle.strategy.exchange import Patience, exchange
+from fedwaggle.strategy.exchange import UNREADABLE, Patience, exchange
 
 
 def hello(node_id: int) -> Message:
@@ -73,23 +76,28 @@ def test_enough_replies_and_the_grace_end_it(make_grid):
     grid.silent = {101}
     began = time.monotonic()
     messages = [hello(100), hello(101), hello(102)]
-    arrivals = list(exchange(grid, messages, Patience(30, min_replies=2, grace=0.2)))
-    assert sorted(arrival.node_id for arrival in arrivals) == [100, 102]
+    heard = []
+    for arrival in exchange(grid, messages, Patience(30, lambda: len(heard) >= 2, grace=0.2)):
+        heard.append(arrival.node_id)
+    assert sorted(heard) == [100, 102]
     assert 0.2 <= time.monotonic() - began < 5
 
 
-def test_errors_do_not_count_as_enough(make_grid):
-    """Of 2 clients one raises: its error is no reply to be content with, so both are heard."""
+def test_only_what_the_caller_calls_enough_is_enough(make_grid):
+    """Of 3 clients the first is of no use to the caller: it is content with 1, and hears 2."""
 
-    def second_raises(msg, context):
-        if context.node_config["partition-id"] == 0:
-            raise RuntimeError("boom")
-        time.sleep(0.3)
+    def one_after_the_other(msg, context):
+        time.sleep(0.3 * context.node_config["partition-id"])
         return echo(msg, context)
 
-    grid = make_grid(second_raises, 2)
-    arrivals = exchange(grid, [hello(100), hello(101)], Patience(30, min_replies=1, grace=0.0))
-    assert len(list(arrivals)) == 2
+    heard, useful = [], []
+    grid = make_grid(one_after_the_other, 3)
+    messages = [hello(100), hello(101), hello(102)]
+    for arrival in exchange(grid, messages, Patience(30, is_enough=lambda: bool(useful))):
+        heard.append(arrival.node_id)
+        if arrival.node_id != 100:
+            useful.append(arrival.node_id)
+    assert heard == [100, 101]
 
 
 def test_a_reply_whose_arrays_stall_holds_neither_the_others_nor_the_round(make_grid, monkeypatch):
@@ -145,3 +153,110 @@ def test_the_messages_are_on_their_way_before_the_first_reply_is_asked_for(make_
     arrivals = exchange(grid, [hello(100)], Patience(5))
     assert grid.sent
     assert [arrival.node_id for arrival in arrivals] == [100]
+
+
+def test_bytes_that_cannot_be_decoded_cost_no_other_reply(make_grid, monkeypatch):
+    """What node 101 sent raises inside the pull, and what was pulled with it would be lost."""
+    grid = make_grid(echo, 3)
+    pull = grid.pull_messages
+
+    def decoding(ids):
+        replies = pull(ids)
+        if any(reply.metadata.src_node_id == 101 for reply in replies):
+            MetricRecord.inflate(b"MetricRecord  7\x00" + b"\xff" * 7)
+        return replies
+
+    monkeypatch.setattr(grid, "pull_messages", decoding)
+    arrivals = exchange(grid, [hello(100), hello(101), hello(102)], Patience(5))
+    came = {arrival.node_id: arrival.message for arrival in arrivals}
+    assert came.keys() == {100, 101, 102}
+    assert [node for node, message in came.items() if message.has_error()] == [101]
+    assert came[101].error.code == UNREADABLE
+    assert came[101].error.reason.startswith("DecodeError: ")
+    assert came[101].metadata.src_node_id != 101  # these are not the client's own words
+
+
+@pytest.mark.parametrize("broken", [httpx.ReadTimeout("late"), RunNotRunningException()])
+def test_a_link_that_fails_is_no_reply_that_cannot_be_read(make_grid, monkeypatch, broken):
+    def failing(ids):
+        raise broken
+
+    grid = make_grid(echo, 1)
+    monkeypatch.setattr(grid, "pull_messages", failing)
+    with pytest.raises(type(broken)):
+        list(exchange(grid, [hello(100)], Patience(30)))
+
+
+def test_whose_reply_it_is_does_not_depend_on_what_the_reply_says(make_grid):
+    """Node 101 answers as if it had been asked what node 100 was asked."""
+
+    def impostor(msg, context):
+        reply = echo(msg, context)
+        if context.node_id == 101:
+            reply.metadata.__dict__["_reply_to_message_id"] = "1"
+            reply.content["metrics"]["num-examples"] = 9
+        return reply
+
+    arrivals = exchange(make_grid(impostor, 2), [hello(100), hello(101)], Patience(5))
+    said = {arrival.node_id: arrival.message.content["metrics"] for arrival in arrivals}
+    assert {node: metrics["num-examples"] for node, metrics in said.items()} == {100: 1, 101: 9}
+
+
+@pytest.mark.parametrize("wakes", [False, True])
+def test_what_came_in_time_is_used_however_long_the_caller_takes(make_grid, wakes):
+    """8 replies are there at once, and the caller takes 0.1 s for each of them: none took long."""
+    grid = make_grid(echo, 8)
+    if wakes:
+        grid.wait_for_reply = lambda timeout: True
+    took = []
+    for arrival in exchange(grid, [hello(100 + k) for k in range(8)], Patience(0.4)):
+        took.append(arrival.seconds)
+        time.sleep(0.1)
+    assert len(took) == 8
+    assert max(took) < 0.3
+
+
+def test_replies_that_are_there_when_enough_have_come_are_used(make_grid):
+    """All 4 are there at once: 1 is enough, and no grace takes back what has arrived."""
+    grid = make_grid(echo, 4)
+    heard = []
+    for arrival in exchange(grid, [hello(100 + k) for k in range(4)], Patience(30, lambda: True)):
+        heard.append(arrival.node_id)
+        time.sleep(0.2)
+    assert sorted(heard) == [100, 101, 102, 103]
+
+
+def test_a_hundred_silent_clients_are_asked_for_few_times(make_grid, monkeypatch):
+    """Each of 8 threads asks 3 times, and then they share 12 turns a second."""
+    grid = make_grid(echo, 100)
+    grid.silent = set(grid.contexts)
+    pulls = []
+    monkeypatch.setattr(grid, "pull_messages", lambda ids: pulls.append(len(ids)) or [])
+    assert list(exchange(grid, [hello(100 + k) for k in range(100)], Patience(1))) == []
+    assert 10 <= len(pulls) <= 8 * 3 + 12 + 8
+    assert set(pulls) == {1}
+
+
+def test_many_replies_at_once_are_taken_without_a_pause(make_grid, monkeypatch):
+    """100 clients answer after 0.5 s: one is found by the pace, the others right behind it."""
+    grid = make_grid(echo, 100)
+    pull, ready = grid.pull_messages, threading.Event()
+    monkeypatch.setattr(grid, "pull_messages", lambda ids: pull(ids) if ready.is_set() else [])
+    threading.Timer(0.5, ready.set).start()
+    began = time.monotonic()
+    assert len(list(exchange(grid, [hello(100 + k) for k in range(100)], Patience(30)))) == 100
+    assert 0.5 <= time.monotonic() - began < 2.5  # with a pause for each it would be 8 s
+
+
+def test_a_reply_that_comes_in_time_while_the_caller_is_busy_past_it_is_used(make_grid):
+    """Node 101 answers while the caller takes 0.4 s for node 100; both have 0.3 s."""
+    grid = make_grid(echo, 2)
+    pull, ready = grid.pull_messages, {"1"}
+    grid.wait_for_reply = lambda timeout: True
+    grid.pull_messages = lambda ids: pull(ready.intersection(ids))
+    heard = []
+    for arrival in exchange(grid, [hello(100), hello(101)], Patience(0.3)):
+        heard.append(arrival.node_id)
+        ready.add("2")
+        time.sleep(0.4)
+    assert heard == [100, 101]

@@ -255,6 +255,16 @@ def test_the_mean_is_flowers_within_the_rounding_of_float32(values, weights):
     np.testing.assert_allclose(ours, exact.astype(np.float32), rtol=2e-7, atol=1e-12)
 
 
+@pytest.mark.timeout(10)  # it takes 0.1 s, and took 20 s when each looked at all that wait
+def test_an_early_reply_costs_the_same_however_many_wait():
+    """20,000 clients of whom the first comes last."""
+    names = [str(k) for k in range(20_000)]
+    with Fold(names, template_of(one(0.0))) as fold:
+        for name in reversed(names):
+            fold.add(name, one(1.0), 1)
+        assert fold.finish().weight == 20_000
+
+
 # -- Waiting on disk -----------------------------------------------------------------------------
 
 
@@ -271,6 +281,23 @@ def test_early_replies_past_the_buffer_wait_on_disk_and_leave_nothing_there(tmp_
         fold.add("0", *replies["0"])
         found = fold.finish()
     assert bits(found) == bits(mean_of(replies, list(replies)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_more_than_the_buffer_waits_in_memory(data):
+    """Whatever is added or skipped when; a buffer of 3 replies."""
+    arrays = one(1.0, 2.0)
+    names = [str(k) for k in range(12)]
+    with Fold(names, template_of(arrays), buffer_bytes=3 * 8) as fold:
+        for name in data.draw(st.permutations(names)):
+            if data.draw(st.booleans()):
+                fold.skip(name)
+                continue
+            fold.add(name, arrays, 1)
+            early = [reply.arrays for reply in fold._early.values() if reply is not None]
+            in_memory = [arrays for arrays in early if not isinstance(arrays, int)]
+            assert len(in_memory) == fold._in_memory <= 3
 
 
 def test_without_a_disk_they_wait_in_memory_and_it_is_said_once(tmp_path, caplog):

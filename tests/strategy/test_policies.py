@@ -60,6 +60,12 @@ def test_who_takes_three_times_the_median_rests() -> None:
     assert "7.0 s" in decision.reason
 
 
+def test_a_time_below_zero_counts_as_zero_and_sends_nobody_to_rest() -> None:
+    """-100 s and 1 s: the median is 0.5 s, and 1 s is not more than 1.5."""
+    policy = RestStragglers[Facts](lambda facts: facts.training_time, factor=3.0)
+    assert policy.decide(1, said(liar=(-100.0, False), honest=(1.0, False)), {}) == ([], {})
+
+
 @pytest.mark.parametrize(
     "make",
     [

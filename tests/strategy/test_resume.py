@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import os
+import resource
+import signal
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.exception import PrivacyBudgetExhausted
 from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideFixedClipping,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -18,10 +24,18 @@ from flwr.serverapp.strategy import (
     FedYogi,
     QFedAvg,
 )
+from flwr.supercore.privacy_accounting import (
+    NeighboringRelation,
+    PrivacyConfig,
+    PrivacySpent,
+    SamplingMethod,
+)
 
 from fedwaggle.errors import NodesError, RunError
-from fedwaggle.runs import Request, Run, open_run
+from fedwaggle.runs import Request, Run, open_run, resuming
+from fedwaggle.runs.checkpoints import model_sha256, read_model
 from fedwaggle.runs.events import current_events, read_events
+from fedwaggle.runs.snapshots import read_latest_snapshot, write_snapshot
 from fedwaggle.strategy import RoundRules, Waggle
 
 NODES = 5
@@ -156,6 +170,267 @@ def test_what_clients_keep_goes_into_the_resume_point(make_grid, tmp_path):
     assert restored == {"3": b"three"}
 
 
+# -- What a strategy holds
+
+
+class Ledger:
+    """A privacy accountant of Flower's kind, whose epsilon is the number of releases."""
+
+    def __init__(self, max_epsilon):
+        self.releases = 0
+        self.config = PrivacyConfig(
+            target_delta=1e-5,
+            population_size=NODES,
+            neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+            sampling_method=SamplingMethod.NO_AMPLIFICATION,
+            max_epsilon=max_epsilon,
+        )
+
+    def compose(self, event, count=1):
+        self.releases += count
+
+    def would_exceed(self, event, max_epsilon=None, count=1):
+        return self.releases + count > self.config.max_epsilon
+
+    def get_privacy_spent(self, delta=None):
+        return PrivacySpent(float(self.releases), 1e-5, self.releases, "count")
+
+    def state_dict(self):
+        return {"releases": self.releases, "max_epsilon": self.config.max_epsilon}
+
+    def load_state_dict(self, state):
+        if state["max_epsilon"] != self.config.max_epsilon:
+            raise ValueError("another budget")
+        self.releases = state["releases"]
+
+
+class Private(Waggle, DifferentialPrivacyServerSideFixedClipping):
+    """Noise on the server, and a budget for it."""
+
+
+def equal_weights(msg, context):
+    metrics = MetricRecord({"num-examples": 1})
+    content = {"arrays": record(msg.content["arrays"]["w"].numpy() + 1), "metrics": metrics}
+    return Message(RecordDict(content), reply_to=msg)
+
+
+def spend(run, grid, rounds, ledger):
+    inner = FedAvg(fraction_evaluate=0.0, min_available_nodes=NODES)
+    strategy = Private(
+        run=run,
+        strategy=inner,
+        noise_multiplier=1.0,
+        clipping_norm=1.0,
+        num_sampled_clients=NODES,
+        accountant=ledger,
+    )
+    strategy.start(grid, record(np.zeros(8)), rounds)
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_privacy_budget_goes_on_where_it_was(make_grid, tmp_path, fork):
+    """A budget of 4 releases, 3 of them spent: of 6 rounds, only the fourth is left."""
+    with Run.create(tmp_path, request=Request()) as run:
+        spend(run, make_grid(equal_weights, NODES), 3, Ledger(4))
+    ledger = Ledger(4)
+    with (
+        pytest.raises(PrivacyBudgetExhausted),
+        open_run(tmp_path, request=Request(), resume="latest", fork=fork) as run,
+    ):
+        spend(run, make_grid(equal_weights, NODES), 6, ledger)
+    assert ledger.releases == 4
+
+
+def test_a_fork_with_another_privacy_budget_is_refused_by_name(make_grid, tmp_path):
+    with Run.create(tmp_path, request=Request()) as run:
+        spend(run, make_grid(equal_weights, NODES), 1, Ledger(4))
+    with (
+        pytest.raises(RunError, match=r"strategy\.accountant: .*another budget"),
+        open_run(tmp_path, request=Request(), resume="latest", fork=True) as run,
+    ):
+        spend(run, make_grid(equal_weights, NODES), 2, Ledger(9))
+
+
+def test_torch_modules_on_a_strategy_are_its_own_affair(make_grid, tmp_path, caplog):
+    """Tensors are not kept, and a resume says so; an optimizer without any is; a class is none."""
+
+    class Strategy(Waggle, FedAvg):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.net, self.kind = torch.nn.Linear(1, 1), torch.nn.Linear
+            self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.5)
+            self.optimizer.param_groups[0]["lr"] = 0.5 if options["run"].resumed is None else 0.1
+
+    def start(run, rounds):
+        strategy = Strategy(run=run, fraction_evaluate=0.0)
+        strategy.start(make_grid(drift, NODES), record(np.zeros(8)), rounds)
+        return strategy
+
+    with Run.create(tmp_path, request=Request()) as run:
+        start(run, 1)
+    with (
+        caplog.at_level(logging.WARNING, logger="flwr"),
+        open_run(tmp_path, request=Request(), resume="latest") as run,
+    ):
+        assert start(run, 2).optimizer.param_groups[0]["lr"] == 0.5
+    assert "strategy.net: begins anew" in caplog.text
+    assert "optimizer" not in caplog.text
+
+
+# -- The best model
+
+
+def start_judged(run, grid, judged, rounds=4):
+    """Run a strategy whose models are as good as ``judged`` says, by round."""
+
+    class Strategy(Waggle, FedAvg):
+        pass
+
+    def evaluating(server_round, arrays):
+        return MetricRecord({"accuracy": judged[server_round]})
+
+    strategy = Strategy(run=run, seed=3, fraction_evaluate=0.0)
+    return strategy.start(grid, record(np.linspace(-1, 1, 8)), rounds, evaluate_fn=evaluating)
+
+
+def killed(do):
+    """Do something in a process of its own that is to kill itself on the way."""
+    child = os.fork()
+    if child == 0:
+        try:
+            do()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def killed_before_its_resume_point(root, grid, judged, doomed):
+    """Run until a round is recorded, and its resume point not begun."""
+    rounds = iter(range(doomed + 1))
+
+    def dying():
+        if next(rounds) == doomed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    def run_rounds():
+        grid.client_states = dying  # asked for just before each resume point
+        with Run.create(root, request=Request()) as run:
+            start_judged(run, grid, judged)
+
+    killed(run_rounds)
+
+
+def assert_best_is_whole(run_path, best):
+    assert model_sha256(read_model(run_path / "best.pth")) == best.sha256
+    assert (run_path / "best.json").read_text() == best.model_dump_json(indent=2) + "\n"
+
+
+@pytest.mark.parametrize("fork", [False, True])
+@pytest.mark.parametrize("doomed", [1, 3])
+def test_killed_after_a_best_model_and_before_its_resume_point_it_never_was(
+    make_grid, tmp_path, doomed, fork
+):
+    """The doomed round is the best, 0.9; repeated, it is not. The best is as if it had not been."""
+    judged = {0: 0.2, 1: 0.1, 2: 0.3, 3: 0.15, 4: 0.25} if doomed == 1 else RISEN_AND_FALLEN
+    with Run.create(tmp_path / "a", request=Request()) as run:
+        start_judged(run, make_grid(drift, NODES), judged, doomed)
+    whole = facts(run.path)
+    killed_before_its_resume_point(
+        tmp_path / "b", make_grid(drift, NODES), {**judged, doomed: 0.9}, doomed
+    )
+    with open_run(tmp_path / "b", request=Request(), resume="latest", fork=fork) as run:
+        start_judged(run, make_grid(drift, NODES), judged, doomed)
+    assert facts(run.path) == whole
+    assert_best_is_whole(run.path, whole["best"])
+
+
+RISEN_AND_FALLEN = {0: 0.1, 1: 0.5, 2: 0.3, 3: 0.4, 4: 0.2}
+
+
+def test_without_a_resume_point_there_is_no_best_model_to_begin_with(make_grid, tmp_path):
+    """Killed in round 0 with a best model on disk; the run that begins anew judges none."""
+    killed_before_its_resume_point(tmp_path, make_grid(drift, NODES), {0: 0.9}, 0)
+    (best,) = tmp_path.glob("*/best.pth")
+    with open_run(tmp_path, request=Request(), resume="latest"):
+        assert not best.exists()
+        assert not best.with_name("best.json").exists()
+
+
+def test_a_damaged_resume_point_gives_the_best_model_of_the_one_before(make_grid, tmp_path):
+    """Rounds 3 and 4 are new bests, and 4's resume point is damaged: 3 is the best again."""
+    judged = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5}
+    with Run.create(tmp_path, request=Request()) as run:
+        start_judged(run, make_grid(drift, NODES), judged)
+    (run.path / "snapshots" / "round-000004.safetensors").write_bytes(b"damaged")
+    with open_run(tmp_path, request=Request(), resume="latest") as run:
+        start_judged(run, make_grid(drift, NODES), {**judged, 4: 0.35})
+    best = facts(run.path)["best"]
+    assert (best.round, best.value) == (3, 0.4)
+    assert_best_is_whole(run.path, best)
+
+
+def test_a_best_model_that_is_nowhere_to_be_found_is_said_and_given_up(make_grid, tmp_path, caplog):
+    """Both names of round 1's model are gone: the run goes on without, and round 3 is the best."""
+    with Run.create(tmp_path, request=Request()) as run:
+        start_judged(run, make_grid(drift, NODES), RISEN_AND_FALLEN, 2)
+    for model in [run.path / "best.pth", *run.path.glob("snapshots/*.pth")]:
+        model.unlink()
+    with (
+        caplog.at_level(logging.WARNING, logger="flwr"),
+        open_run(tmp_path, request=Request(), resume="latest") as run,
+    ):
+        start_judged(run, make_grid(drift, NODES), RISEN_AND_FALLEN)
+    assert "the best model (round 1) is lost" in caplog.text
+    best = facts(run.path)["best"]
+    assert (best.round, best.value) == (3, 0.4)
+    assert_best_is_whole(run.path, best)
+
+
+# -- The record
+
+
+@pytest.mark.parametrize("room_again", [False, True])
+def test_a_resume_point_never_stands_for_a_round_that_is_not_on_record(
+    make_grid, tmp_path, room_again
+):
+    """Round 2's events find no room, and the run is killed after it: no round is missing."""
+
+    class Dying(Waggle, FedAvg):
+        def on_round_end(self, summary):
+            if summary.server_round == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def run_rounds():
+        grid = make_grid(drift, NODES)
+        with Run.create(tmp_path, request=Request()) as run:
+            events = run.path / "events.jsonl"  # by now longer than a resume point is
+
+            def filling(server_round, arrays):
+                if server_round == 2:
+                    limit(events.stat().st_size + 10)
+
+            def emptying():
+                if room_again:
+                    limit(resource.RLIM_INFINITY)
+                return {}
+
+            grid.client_states = emptying  # asked for just before each resume point
+            strategy = Dying(run=run, seed=3, fraction_evaluate=0.0)
+            strategy.start(grid, record(np.linspace(-1, 1, 8)), 3, evaluate_fn=filling)
+
+    killed(run_rounds)
+    with open_run(tmp_path, request=Request(), resume="latest") as run:
+        latest = read_latest_snapshot(run.path)
+        result = start_judged(run, make_grid(drift, NODES), {3: 0.5, 2: 0.5}, 3)
+    assert latest.server_round == (2 if room_again else 1)
+    assert list(result.train_metrics_clientapp) == [1, 2, 3]
+    assert [told[0] for told in facts(run.path)["metrics"]] == [0, 1, 2, 3]
+
+
 # -- What may change, and what may not
 
 
@@ -190,6 +465,23 @@ def test_a_fork_is_a_new_run_from_the_resume_point_with_another_config(make_grid
     with Run.create(tmp_path, name="straight", request=Request()) as straight:
         run_rounds(straight, FedAdam, make_grid(drift, NODES), 3, eta=0.1)
     assert facts(straight.path)["sha256"] != facts(run.path)["sha256"]
+
+
+def test_a_fork_of_a_run_that_goes_on_has_every_round_once(make_grid, tmp_path, monkeypatch):
+    """Round 4 is committed just after round 3 was read: the fork has a round 4 of its own."""
+    with Run.create(tmp_path, name="old", request=Request()) as run:
+        run_rounds(run, FedAvg, make_grid(drift, NODES), 3)
+    old = run.path
+
+    def then_it_goes_on(path):
+        snapshot = read_latest_snapshot(path)
+        write_snapshot(path, replace(snapshot, server_round=4))
+        return snapshot
+
+    monkeypatch.setattr(resuming, "read_latest_snapshot", then_it_goes_on)
+    with open_run(tmp_path, name="new", request=Request(), resume=str(old), fork=True) as run:
+        run_rounds(run, FedAvg, make_grid(drift, NODES), 5)
+    assert [told[0] for told in facts(run.path)["metrics"]] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_that_another_process_writes_is_not_opened_twice(tmp_path):

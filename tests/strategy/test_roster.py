@@ -140,3 +140,39 @@ def test_nodes_that_never_come_are_not_waited_for_without_end(make_grid):
     began = time.monotonic()
     Roster(grid).gather(0.3)
     assert 0.3 <= time.monotonic() - began < 3
+
+
+def test_a_stand_in_for_a_name_cannot_be_claimed():
+    """Node 100 says nothing; node 101 calls itself what node 100 is called then."""
+    assert names_of({}, {100: "", 101: "node-100"}) == {100: "node-100", 101: "node-101"}
+    assert names_of({1: "node-a"}, {2: "node-b"}) == {1: "node-a", 2: "node-b"}
+
+
+def test_a_name_that_two_supernodes_registered_is_nobodys(make_grid):
+    """They are asked instead, and say 0 and 1."""
+    roster, drawn = drawn_from(make_grid(echo, 3, names=["site", "site", "site-c"]))
+    assert [roster.name(n) for n in drawn.get_node_ids()] == ["0", "1", "site-c"]
+
+
+@pytest.mark.parametrize("names", [[], ["site-a", "site-b", "site-b"]])
+def test_a_node_that_starts_again_has_its_name_under_a_new_id(make_grid, names):
+    """Node 101 goes, and comes back as node 102, which says or is registered as the same."""
+    grid = make_grid(echo, 3, names=names)
+    grid.contexts[102].node_config["partition-id"] = 1
+    everyone, gone = grid.contexts, [102, 101]
+    grid.get_node_ids = lambda: [n for n in everyone if n != gone[0]]
+    grid.get_nodes = lambda: [n for n in type(grid).get_nodes(grid) if n.node_id != gone[0]]
+    roster = Roster(grid)
+    first = [roster.name(n) for n in roster.refresh()]
+    gone.pop(0)
+    assert [roster.name(n) for n in roster.refresh()] == first
+    assert roster.refresh() == [100, 102]
+
+
+def test_a_client_that_does_not_say_who_it_is_is_no_missing_node(make_grid, monkeypatch):
+    """Node 101 never answers, for longer than the wait for nodes, and both nodes are there."""
+    monkeypatch.setattr("fedwaggle.strategy.roster._IDENTITY_SECONDS", 1.0)
+    grid = make_grid(echo, 2)
+    monkeypatch.setattr(grid, "_answers", lambda message: message.metadata.dst_node_id != 101)
+    roster, drawn = drawn_from(grid, node_timeout=0.5)
+    assert [roster.name(n) for n in drawn.get_node_ids()] == ["0", "node-101"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,14 @@ def test_arrays_of_true_size_on_threads_are_the_twins_to_the_bit():
     expected = twin(sums, replies, [0.1, 7.0, 1e9])
     add_weighted(sums, replies, [0.1, 7.0, 1e9])
     assert [total.tobytes() for total in sums] == [total.tobytes() for total in expected]
+
+
+def test_the_sum_is_on_the_cpu_whatever_device_the_user_has_chosen():
+    """`torch.set_default_device("cuda")` in a server app moves no part of it."""
+    sums = [np.zeros(40_000)]
+    with torch.device("meta"):
+        add_weighted(sums, [[np.ones(40_000, np.float32)]], [2.0])
+    assert sums[0].tolist() == [2.0] * 40_000
 
 
 def test_nothing_is_added_when_the_last_reply_went_with_a_full_batch():

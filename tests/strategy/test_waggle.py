@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,12 @@ from flwr.app import (
 )
 from flwr.serverapp.strategy import FedAdagrad, FedAvg
 
-from fedwaggle.errors import ConfigError
+from fedwaggle.errors import ConfigError, NodesError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Run
 from fedwaggle.runs.events import read_events
 from fedwaggle.schedules import step_decay
-from fedwaggle.strategy import Waggle
+from fedwaggle.strategy import RoundRules, Waggle
 
 
 @dataclass(frozen=True)
@@ -267,11 +269,25 @@ def test_one_client_that_raises_is_recorded_and_the_others_are_used(make_grid, t
 
 
 def test_a_round_without_a_usable_update_keeps_the_model(make_grid):
+    received = []
+
+    def client(msg, context):
+        received.append(values(msg.content["arrays"]))
+        if msg.content["config"]["server-round"] == 1:
+            raise RuntimeError("boom")
+        return add_partition(msg, context)
+
+    strategy = WaggleAdagrad(fraction_evaluate=0.0)
+    start(strategy, make_grid(client, 2), record(3.0, 4.0), rounds=2)
+    assert received == [[3.0, 4.0]] * 4
+
+
+def test_a_run_in_which_no_client_ever_trained_has_not_ended_well(make_grid):
     def client(msg, context):
         raise RuntimeError("boom")
 
-    result = start(WaggleAdagrad(fraction_evaluate=0.0), make_grid(client, 2), record(3.0, 4.0))
-    assert values(result.arrays) == [3.0, 4.0]
+    with pytest.raises(NodesError, match="no client has trained the model: 2 rounds in a row"):
+        start(WaggleAvg(fraction_evaluate=0.0), make_grid(client, 2), rounds=2)
 
 
 def test_a_client_that_never_answers_is_missing_by_name(make_grid, tmp_path):
@@ -398,3 +414,109 @@ def test_without_a_run_nothing_is_written(make_grid, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start(WaggleAvg(fraction_evaluate=0.0), make_grid(add_partition, 2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reply_that_is_no_use_is_not_one_of_those_that_are_enough(make_grid, tmp_path):
+    """Of 5 clients, 0 is quick and sends NaN; 2 are enough, and each round has 2 usable ones."""
+
+    def train(msg, context):
+        part = context.node_config["partition-id"]
+        time.sleep(0.1 * part)
+        return reply(msg, record(math.nan if part == 0 else 1.0, 1.0), context)
+
+    rules = RoundRules(min_replies=2, max_skipped_rounds=1)
+    options = {"fraction_evaluate": 0.0, "min_train_nodes": 2}
+    with Run.create(tmp_path) as run:
+        start(WaggleAvg(run=run, rules=rules, **options), make_grid(train, 5), rounds=2)
+        rounds = events(run, "round-finished")[1:]
+        bad = events(run, "client-quarantined")
+    assert [len(e.missing) for e in rounds] == [2, 2]
+    assert [e.client for e in bad] == ["0", "0"]
+
+
+def test_an_evaluation_that_is_no_use_is_not_one_of_those_that_are_enough(make_grid, tmp_path):
+    """Of 3 clients, 0 is quick and sends NaN; 1 is enough, and the metric is that of client 1."""
+
+    def evaluate(msg, context):
+        part = context.node_config["partition-id"]
+        time.sleep(0.2 * part)
+        loss = math.nan if part == 0 else float(part)
+        metrics = MetricRecord({"loss": loss, "num-examples": 1})
+        return Message(RecordDict({"metrics": metrics}), reply_to=msg)
+
+    grid = make_grid(add_partition, 3, evaluate=evaluate)
+    grid_rules = RoundRules(min_replies=1)
+    result = start(WaggleAvg(rules=grid_rules), grid, rounds=1)
+    assert result.evaluate_metrics_clientapp[1]["loss"] == 1.0
+
+
+def test_bytes_that_cannot_be_decoded_are_a_quarantined_reply(make_grid, tmp_path, monkeypatch):
+    """Flower raises where it pulls what client 1 sent, as an answer and as its identity."""
+    grid = make_grid(add_partition, 3)
+    pull = grid.pull_messages
+
+    def decoding(ids):
+        replies = pull(ids)
+        if any(one.metadata.src_node_id == 101 for one in replies):
+            MetricRecord.inflate(b"MetricRecord  7\x00" + b"\xff" * 7)
+        return replies
+
+    monkeypatch.setattr(grid, "pull_messages", decoding)
+    with Run.create(tmp_path) as run:
+        start(WaggleAvg(run=run, fraction_evaluate=0.0), grid, rounds=1)
+        (bad,) = events(run, "client-quarantined")
+        (end,) = events(run, "round-finished")[1:]
+    assert (bad.client, bad.code) == ("node-101", "undecodable")
+    assert bad.reason.startswith("Flower says: DecodeError")
+    assert not end.skipped
+
+
+# -- What the subclass says of a round
+
+
+def test_numbers_of_any_kind_that_the_subclass_returns_are_recorded(make_grid, tmp_path):
+    class Speaker(WaggleAvg):
+        def on_train_metadata(self, server_round, updates):
+            return {
+                "any": any(update.metadata.converged for update in updates),
+                "all": np.bool_(False),
+                "mean": np.float32(0.5),
+                "most": torch.tensor(7),
+                "each": np.array([1.5, 2.5]),
+            }
+
+    with Run.create(tmp_path) as run:
+        strategy = Speaker(metadata=Facts, run=run, fraction_evaluate=0.0)
+        result = start(strategy, make_grid(add_partition, 2))
+    said = dict(result.train_metrics_clientapp[1])
+    assert said.pop("train_loss") == 0.5
+    assert said == {"any": 1, "all": 0, "mean": 0.5, "most": 7, "each": [1.5, 2.5]}
+    assert events(run, "round-finished")[1].train_metrics["any"] == 1
+
+
+@pytest.mark.parametrize("said", [None, "yes", {"a": 1}, [1, 2.5], np.zeros((2, 2)), 1j])
+def test_what_is_no_number_is_an_error_that_names_it_in_the_round_that_said_it(
+    make_grid, tmp_path, said
+):
+    class Speaker(WaggleAvg):
+        def on_train_metadata(self, server_round, updates):
+            return {"fine": 1.0, "stragglers": said} if server_round == 2 else None
+
+    def run_it(run):
+        start(Speaker(metadata=Facts, run=run), make_grid(add_partition, 2), rounds=9)
+
+    with (
+        pytest.raises(ConfigError, match="on_train_metadata, 'stragglers': expected a number"),
+        Run.create(tmp_path) as run,
+    ):
+        run_it(run)
+    assert [e.round for e in events(run, "round-finished")] == [0, 1]
+
+
+def test_nobody_is_sent_a_model_that_cannot_be_used(make_grid):
+    """Complex numbers have no order, and no mean that a client could be checked against."""
+    grid = make_grid(add_partition, 2)
+    unusable = ArrayRecord({"w": Array(np.zeros(2, np.complex64))})
+    with pytest.raises(ConfigError, match=r"initial arrays, 'w'.*complex64"):
+        start(WaggleAvg(fraction_evaluate=0.0), grid, unusable)
+    assert grid.sent == []

@@ -18,11 +18,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from numpy.typing import NDArray
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
-from fedwaggle.metadata import unpack
+from fedwaggle.metadata import DEFAULT_MAX_BYTES, unpack
 from fedwaggle.refusals import shown
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
 from fedwaggle.strategy.codes import Code, Refused
-from fedwaggle.strategy.exchange import Arrival
+from fedwaggle.strategy.exchange import UNREADABLE, Arrival
 from fedwaggle.strategy.npy import Arrays, Template, decode
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.text import printable
@@ -35,6 +35,7 @@ __all__ = [
     "Template",
     "admit",
     "admit_evaluation",
+    "first_non_finite",
 ]
 
 M = TypeVar("M")
@@ -44,7 +45,13 @@ R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
 _CHUNK_ELEMENTS = 1 << 20
 _BLAS_BYTES = 4  # it has no routines for half precision
 _SHOWN = 120  # characters of a client's own words, in most reasons
+# Metrics are recorded, averaged and plotted, so what a client may send of them has its limits.
+_MOST_METRICS = 1_000
+_MOST_NUMBERS = 100_000
+_LONGEST_NAME = 1_000  # characters
+_NUMBER_BYTES = 8
 _ERRORS = {  # Flower's error codes: flwr.common.constant.ErrorCode
+    UNREADABLE: Code.UNDECODABLE,  # ours
     1: Code.CLIENT_NOT_STARTED,  # LOAD_CLIENT_APP_EXCEPTION
     2: Code.CLIENT_RAISED,  # CLIENT_APP_RAISED_EXCEPTION
     3: Code.MESSAGE_LOST,  # MESSAGE_UNAVAILABLE
@@ -68,11 +75,18 @@ class Limits:
         Key of the weight in the MetricRecord.
     on_bad_metadata : {"keep-weights", "drop-reply"}
         What happens to an update whose metadata is refused.
+    max_record_bytes : int
+        The largest size of a reply's ConfigRecords together. The payload of metadata does not
+        count where there is a contract: it has the contract's limit.
+    required_metrics : frozenset[str]
+        Metrics that the strategy cannot do without in a reply to training: numbers of at least 0.
     """
 
     max_num_examples: int
     weighted_by_key: str = "num-examples"
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
+    max_record_bytes: int = DEFAULT_MAX_BYTES
+    required_metrics: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -148,7 +162,9 @@ def admit(
     """
     try:
         content = _content(arrival)
+        _check_size(content, limits, contract)
         metrics, num_examples = _metrics(content, limits)
+        _check_required(metrics, limits)
         arrays = _arrays(content, template)
         read = _metadata(content, contract, limits)
         num_bytes = _num_bytes(content)
@@ -190,7 +206,9 @@ def admit_evaluation(
         The one or the other, whatever the client sent.
     """
     try:
-        _metrics(_content(arrival), limits)
+        content = _content(arrival)
+        _check_size(content, limits, None)
+        _metrics(content, limits)
     except Exception as error:  # noqa: BLE001  # see _quarantined
         return _quarantined(arrival, client, error)
     return AdmittedEvaluation(client, arrival.message)
@@ -238,18 +256,75 @@ def _num_bytes(content: RecordDict) -> int:
     return sum(len(array.data) for array in arrays) + sum(len(blob) for blob in blobs)
 
 
+def _check_size(content: RecordDict, limits: Limits, contract: Contract[Any] | None) -> None:
+    """Refuse a reply with large ConfigRecords: it may have to be kept until the round ends."""
+    unpacked = None if contract is None else ("metadata", "payload")
+    size = sum(
+        len(name) + len(key) + _bytes_of(value)
+        for name, record in content.items()
+        if isinstance(record, ConfigRecord)
+        for key, value in record.items()
+        if (name, key) != unpacked
+    )
+    if size > limits.max_record_bytes:
+        raise Refused(
+            Code.TOO_LARGE,
+            "ConfigRecords, metadata aside: expected at most max-metadata-bytes = "
+            f"{limits.max_record_bytes}, got {size}",
+        )
+
+
+def _bytes_of(value: object) -> int:
+    """Return about how many bytes a value of a ConfigRecord has."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if not isinstance(value, list):
+        return _NUMBER_BYTES
+    if value and isinstance(value[0], bytes | str):  # all items of a list are of one type
+        return sum(map(len, value)) + _NUMBER_BYTES * len(value)
+    return _NUMBER_BYTES * len(value)
+
+
 def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], int]:
     """Return the metrics and the weight of a reply."""
     records = _of_kind(content, MetricRecord)
     if len(records) != 1:
         code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
         raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
+    _check_amount(records[0])
     metrics = dict(records[0])
     for key, value in metrics.items():
         if key != limits.weighted_by_key and not _is_finite(value):
             name = printable(key, 80)
             raise Refused(Code.BAD_METRIC, f"metric {name!r}: expected finite, got {shown(value)}")
     return metrics, _weight(metrics, limits)
+
+
+def _check_amount(record: MetricRecord) -> None:
+    """Refuse more metrics than a run can record."""
+    if len(record) > _MOST_METRICS:
+        reason = f"expected at most {_MOST_METRICS} metrics, got {len(record)}"
+        raise Refused(Code.BAD_METRIC, reason)
+    numbers = sum(len(v) if isinstance(v, list) else 1 for v in record.values())
+    if numbers > _MOST_NUMBERS:
+        reason = f"expected at most {_MOST_NUMBERS} numbers in all metrics together, got {numbers}"
+        raise Refused(Code.BAD_METRIC, reason)
+    longest = max(map(len, record), default=0)
+    if longest > _LONGEST_NAME:
+        reason = f"expected names of at most {_LONGEST_NAME} characters, got one of {longest}"
+        raise Refused(Code.BAD_METRIC, reason)
+
+
+def _check_required(metrics: Mapping[str, Any], limits: Limits) -> None:
+    for key in sorted(limits.required_metrics):
+        value = metrics.get(key)
+        if not isinstance(value, int | float) or value < 0:
+            got = shown(value) if key in metrics else "nothing"
+            raise Refused(
+                Code.BAD_METRIC,
+                f"metric {key!r}, which the strategy needs: expected a number of at least 0, "
+                f"got {got}",
+            )
 
 
 def _weight(metrics: Mapping[str, Any], limits: Limits) -> int:
@@ -282,7 +357,7 @@ def _arrays(content: RecordDict, template: Template) -> Arrays:
     record = records[0]
     _check_keys(list(record), list(template.specs))
     arrays = {key: decode(record[key], key, spec) for key, spec in template.specs.items()}
-    bad = _first_non_finite(arrays)
+    bad = first_non_finite(arrays)
     if bad is not None:
         raise Refused(Code.NOT_FINITE, f"{bad!r}: expected finite numbers, got NaN or an infinity")
     return arrays
@@ -303,14 +378,14 @@ def _named(keys: set[str]) -> str:
     return f"{named} and {len(keys) - len(first)} more" if len(keys) > len(first) else named
 
 
-def _first_non_finite(arrays: Arrays) -> str | None:
-    """Return the key of the first array, in the model's order, with NaN or an infinity."""
+def first_non_finite(arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """Return the key of the first array with NaN or an infinity, or None."""
     flat = {key: array.reshape(-1) for key, array in arrays.items() if array.dtype.kind == "f"}
     sizes = [(key, array.size) for key, array in flat.items()]
     elements = sum(size for _, size in sizes)
 
     def bad_keys(chunks: Sequence[Chunk[str]]) -> set[str]:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return {key for key, start, stop in chunks if not _all_finite(flat[key][start:stop])}
 
     shares = on_threads(bad_keys, chunks_of(sizes, _CHUNK_ELEMENTS), elements=elements)

@@ -19,7 +19,9 @@ FedAdagrad, FedAdam, FedYogi and FedAvgM treat every array as a parameter, the s
 the running statistics of BatchNorm too, and turn counters into floats. Here such arrays are not
 stepped: the new value is the clients' mean, rounded where it counts. Flower is handed the
 current value in their place, so that to its optimizer they have not moved: no integer and no
-huge variance ever gets into its moments. Its keys stay those that it compares.
+huge variance ever gets into its moments. Its keys stay those that it compares. A user's own
+``aggregate_train`` over such an optimizer gets every reply, with these arrays at their current
+value, too.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
     DifferentialPrivacyClientSideFixedClipping,
     FedAdagrad,
     FedAdam,
     FedAvg,
     FedAvgM,
     FedYogi,
+    QFedAvg,
     Strategy,
 )
 from flwr.serverapp.strategy.fedopt import FedOpt
@@ -49,7 +53,9 @@ __all__ = [
     "Mean",
     "Template",
     "average_metrics",
+    "layers_of",
     "mean_message",
+    "required_metrics",
     "restore",
     "stepped_keys",
     "takes_mean",
@@ -59,6 +65,7 @@ _OF_THE_MEAN = {
     cls.aggregate_train for cls in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
 }  # FedProx and FedOpt inherit FedAvg's
 _WRAPPER = DifferentialPrivacyClientSideFixedClipping
+_NORM_BIT = "norm_bit"  # flwr.supercore.differential_privacy.KEY_NORM_BIT
 
 
 def takes_mean(strategy: Strategy) -> bool:
@@ -93,7 +100,50 @@ def _aggregates(strategy: Strategy) -> Iterator[object]:
             yield vars(owner)["aggregate_train"]
 
 
-def stepped_keys(strategy: Strategy, template: Template) -> frozenset[str]:
+def layers_of(strategy: Strategy) -> Iterator[Strategy]:
+    """Yield a strategy, the one that it wraps (Flower's privacy strategies do), and so on.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+    """
+    layer: object = strategy
+    while isinstance(layer, Strategy):
+        yield layer
+        layer = getattr(layer, "strategy", None)
+
+
+def required_metrics(strategy: Strategy) -> frozenset[str]:
+    """Return the metrics that a strategy's step reads from each reply, and fails without.
+
+    These are the loss of q-FedAvg, which is raised to a power and so at least 0, and the bit by
+    which a client says whether it has clipped its update.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+
+    Examples
+    --------
+    >>> sorted(required_metrics(QFedAvg(client_learning_rate=0.1)))
+    ['train_loss']
+    >>> sorted(required_metrics(FedAvg()))
+    []
+    """
+    required = set()
+    for layer in layers_of(strategy):
+        if isinstance(layer, QFedAvg):
+            required.add(layer.train_loss_key)
+        if isinstance(layer, DifferentialPrivacyClientSideAdaptiveClipping):
+            required.add(_NORM_BIT)
+    return frozenset(required)
+
+
+def stepped_keys(
+    strategy: Strategy, template: Template, trainable: frozenset[str] | None = None
+) -> frozenset[str]:
     """Return the keys of the arrays that a strategy's step is allowed to change.
 
     With a server optimizer (FedAdagrad, FedAdam, FedYogi, FedAvgM) these are the trainable ones.
@@ -106,9 +156,11 @@ def stepped_keys(strategy: Strategy, template: Template) -> frozenset[str]:
         The strategy.
     template : Template
         The model.
+    trainable : frozenset[str] | None (default: None)
+        Keys of the arrays that a server optimizer may step; None is all that the template says.
     """
     if isinstance(strategy, FedOpt | FedAvgM):
-        return template.trainable
+        return template.trainable if trainable is None else template.trainable & trainable
     return frozenset(template.specs)
 
 

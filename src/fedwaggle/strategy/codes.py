@@ -26,6 +26,7 @@ class Code(StrEnum):
     TWO_ARRAY_RECORDS = "two-array-records"
     NO_METRICS = "no-metrics"
     TWO_METRIC_RECORDS = "two-metric-records"
+    TOO_LARGE = "too-large"
     UNDECODABLE = "undecodable"
     # Its arrays are not the model's.
     MISSING_KEY = "missing-key"
@@ -62,6 +63,7 @@ EXPLANATIONS = MappingProxyType(
         Code.TWO_ARRAY_RECORDS: "the reply has more than one ArrayRecord",
         Code.NO_METRICS: "the reply has no MetricRecord; exactly one is expected",
         Code.TWO_METRIC_RECORDS: "the reply has more than one MetricRecord",
+        Code.TOO_LARGE: "its ConfigRecords, metadata aside, are larger than max-metadata-bytes",
         Code.UNDECODABLE: "reading the reply failed in a way that no other code names",
         Code.MISSING_KEY: "an array of the model is not there",
         Code.UNKNOWN_KEY: "an array is there that the model does not have",
@@ -74,7 +76,7 @@ EXPLANATIONS = MappingProxyType(
         Code.FALSE_DECLARATION: "an array declares another shape or dtype than it has",
         Code.BAD_WEIGHT: "the number of examples is not a positive int",
         Code.EXCESSIVE_WEIGHT: "the number of examples is above max-num-examples",
-        Code.BAD_METRIC: "a metric is NaN, infinite or no number",
+        Code.BAD_METRIC: "a metric is no finite number, is needed and missing, or is one too many",
         Code.BAD_METADATA: "the metadata was refused, and on-bad-metadata is drop-reply",
     }
 )

@@ -12,17 +12,21 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
+from fedwaggle.errors import ConfigError
 from fedwaggle.identity import client_order
+from fedwaggle.refusals import shown
 from fedwaggle.strategy.admission import Admitted, AdmittedEvaluation
 from fedwaggle.strategy.aggregation import (
     Fold,
+    Mean,
     average_metrics,
     mean_message,
     restore,
@@ -33,10 +37,13 @@ from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.settings import owner_of, setting_of
 
-__all__ = ["Collector", "aggregate_evaluations", "collector_for"]
+__all__ = ["Collector", "aggregate_evaluations", "as_metrics", "collector_for"]
 
 Step = tuple[ArrayRecord | None, Mapping[str, Any] | None]
 MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
+
+_TRAIN_METRICS = "train_metrics_aggr_fn"
+_NO_ARRAYS = (MetricRecord, ConfigRecord)
 
 
 class Collector(Protocol):
@@ -61,6 +68,7 @@ def collector_for(
     strategy: Strategy,
     names: Sequence[str],
     arrays: ArrayRecord,
+    template: Template,
     *,
     trainable: frozenset[str] | None,
     fold_buffer: int,
@@ -76,6 +84,8 @@ def collector_for(
         The cohort, in the order of summation.
     arrays : ArrayRecord
         The global model that the cohort was sent.
+    template : Template
+        Its keys, shapes and dtypes.
     trainable : frozenset[str] | None
         Names of the arrays that a server optimizer may step; None is all but BatchNorm's buffers.
     fold_buffer : int
@@ -83,13 +93,10 @@ def collector_for(
     spill_dir : Path | None
         Where those past it wait; None is the system's folder for temporary files.
     """
-    template = Template.of(arrays)
+    stepped = stepped_keys(strategy, template, trainable)
     if not takes_mean(strategy):
-        return _Keeping(strategy, template)
+        return _Keeping(strategy, template, current=arrays, stepped=stepped)
     fold = Fold(names, template, buffer_bytes=fold_buffer, spill_dir=spill_dir)
-    stepped = stepped_keys(strategy, template)
-    if trainable is not None:
-        stepped &= trainable
     return _Folding(strategy, template, fold, current=arrays, stepped=stepped)
 
 
@@ -110,13 +117,18 @@ class _Folding:
         self._fold = fold
         self._current = current
         self._stepped = stepped
-        self._contents: dict[str, RecordDict] = {}  # without arrays
+        # A function of the user's may read all records but the arrays, Flower's own the metrics.
+        average = getattr(owner_of(strategy, _TRAIN_METRICS), _TRAIN_METRICS, None)
+        self._kept = (MetricRecord,) if average is aggregate_metricrecords else _NO_ARRAYS
+        self._contents: dict[str, RecordDict] = {}
         self._like: Message | None = None
 
     def add(self, admitted: Admitted[Any]) -> None:
         update = admitted.update
         self._fold.add(update.client, admitted.arrays, update.num_examples)
-        self._contents[update.client] = _without_arrays(admitted.message.content)
+        records = _readable(admitted).content.items()
+        kept: dict[str, Any] = {name: r for name, r in records if isinstance(r, self._kept)}
+        self._contents[update.client] = RecordDict(kept)
         if self._like is None:
             self._like = _hollow(admitted.message)
 
@@ -136,7 +148,7 @@ class _Folding:
         )
         contents = _by_client(self._contents)
         with (
-            _metrics_of(self._strategy, "train_metrics_aggr_fn", contents),
+            _metrics_of(self._strategy, _TRAIN_METRICS, contents),
             _without_flowers_count(),
         ):
             arrays, metrics = self._strategy.aggregate_train(server_round, [reply])
@@ -151,13 +163,22 @@ class _Folding:
 class _Keeping:
     """Keeps every update, for strategies that compare them with each other."""
 
-    def __init__(self, strategy: Strategy, template: Template) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        template: Template,
+        *,
+        current: ArrayRecord,
+        stepped: frozenset[str],
+    ) -> None:
         self.template = template
         self._strategy = strategy
+        self._current = current
+        self._stepped = stepped
         self._admitted: dict[str, Admitted[Any]] = {}
 
     def add(self, admitted: Admitted[Any]) -> None:
-        self._admitted[admitted.update.client] = admitted
+        self._admitted[admitted.update.client] = replace(admitted, message=_readable(admitted))
 
     def skip(self, client: str) -> None:
         """Nothing waits for anybody here."""
@@ -166,14 +187,36 @@ class _Keeping:
         admitted = _by_client(self._admitted)
         if not admitted:
             return None, None
-        replies = _alike([_readable(one) for one in admitted])
+        mean = self._mean_of_unstepped(admitted)
+        replies = _alike([one.message for one in admitted])
+        for reply in replies:
+            reply.content["arrays"] = self._to_step(cast("ArrayRecord", reply.content["arrays"]))
         contents = [one.message.content for one in admitted]
-        with _metrics_of(self._strategy, "train_metrics_aggr_fn", contents):
+        with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
-        return (None if arrays is None else restore(arrays, self.template)), metrics
+        if arrays is None:
+            return None, metrics
+        return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
 
     def close(self) -> None:
         self._admitted.clear()
+
+    def _mean_of_unstepped(self, admitted: Sequence[Admitted[Any]]) -> Mean | None:
+        """Return the mean of the arrays that the strategy does not step."""
+        specs = self.template.specs
+        unstepped = Template({key: specs[key] for key in specs if key not in self._stepped})
+        with Fold([one.update.client for one in admitted], unstepped) as fold:
+            for one in admitted:
+                fold.add(one.update.client, one.arrays, one.update.num_examples)
+            return fold.finish()
+
+    def _to_step(self, sent: ArrayRecord) -> ArrayRecord:
+        """Return a client's arrays in the model's order, with those at rest as they were sent."""
+        arrays: dict[str, Array] = {
+            key: (sent if key in self._stepped else self._current)[key]
+            for key in self.template.specs
+        }
+        return ArrayRecord(arrays)
 
 
 def aggregate_evaluations(
@@ -187,6 +230,49 @@ def aggregate_evaluations(
     with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
         metrics = strategy.aggregate_evaluate(server_round, _alike([e.message for e in in_order]))
     return dict(metrics or {})
+
+
+def as_metrics(source: str, said: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the user's code said of a round as numbers that Flower's records take.
+
+    Parameters
+    ----------
+    source : str
+        The method that said it.
+    said : Mapping[str, Any] | None
+        Numbers, truth, arrays and tensors of one dimension at most, or lists of numbers.
+
+    Raises
+    ------
+    ConfigError
+        If there is anything else among them; every such key is named.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_metrics("on_train_metadata", {"any": True, "mean": np.float32(0.5)})
+    {'any': 1, 'mean': 0.5}
+    """
+    metrics, mistakes = MetricRecord(), []
+    for key, value in (said or {}).items():
+        try:
+            metrics[key] = _numbers(value)
+        except TypeError:
+            mistakes.append(
+                f"{source}, {key!r}: expected a number, or a list of ints or of floats, got "
+                f"{shown(value)}; return a float(...) of it, or leave it out"
+            )
+    if mistakes:
+        raise ConfigError(mistakes)
+    return dict(metrics)
+
+
+def _numbers(value: Any) -> Any:  # noqa: ANN401  # whatever the user's code returns
+    if hasattr(value, "tolist"):  # NumPy's and torch's numbers and arrays
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_numbers(item) for item in value]
+    return int(value) if isinstance(value, bool) else value
 
 
 @contextmanager
@@ -260,10 +346,6 @@ def _readable(admitted: Admitted[Any]) -> Message:
     reply = copy(admitted.message)
     reply.content = RecordDict(records)
     return reply
-
-
-def _without_arrays(content: RecordDict) -> RecordDict:
-    return RecordDict({k: r for k, r in content.items() if not isinstance(r, ArrayRecord)})
 
 
 def _hollow(message: Message) -> Message:

@@ -9,6 +9,7 @@ Reference: McMahan et al., arXiv:1602.05629, Algorithm 1 (the sum over k).
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 from collections import deque
@@ -113,6 +114,10 @@ class Fold:
         self._place = {client: place for place, client in enumerate(order)}
         self._settled: set[str] = set()
         self._early: dict[str, _Reply | None] = {}  # until it is their turn
+        self._in_memory = 0  # how many of them are
+        # Where they are in the order, as negatives: the first of a heap is the last in order. Who
+        # has had a turn stays in it, behind all who have not.
+        self._latest: list[tuple[int, str]] = []
         self._next: list[_Reply] = []  # to be summed in one go
         self._clients: list[str] = []
         self._weight = 0
@@ -182,6 +187,9 @@ class Fold:
             raise ValueError(f"client {client!r}: expected one of the order, and each only once")
         self._settled.add(client)
         self._early[client] = reply
+        if reply is not None:
+            self._in_memory += 1
+            heapq.heappush(self._latest, (-self._place[client], client))
         self._advance()
         self._make_room()
 
@@ -191,6 +199,8 @@ class Fold:
             reply = self._early.pop(self._turns.popleft())
             if reply is not None:
                 self._next.append(reply)
+                if not isinstance(reply.arrays, int):
+                    self._in_memory -= 1
             if len(self._next) == self._together:
                 self._sum_next()
 
@@ -234,18 +244,17 @@ class Fold:
 
     def _make_room(self) -> None:
         """Move early replies to disk while they take too much memory, the last in order first."""
-        waiting = [reply for reply in self._early.values() if reply is not None]
-        in_memory = [reply for reply in waiting if not isinstance(reply.arrays, int)]
-        in_memory.sort(key=lambda reply: self._place[reply.client])
-        while self._can_spill and len(in_memory) * self._template.num_bytes > self._buffer_bytes:
-            reply = in_memory.pop()
+        while self._can_spill and self._in_memory * self._template.num_bytes > self._buffer_bytes:
+            _, client = heapq.heappop(self._latest)
+            reply = cast("_Reply", self._early[client])
             try:
                 place = self._spill.write(cast("Arrays", reply.arrays))
             except OSError as error:  # a full disk must not cost a round that memory can still hold
                 self._can_spill = False
                 logger.warning("early replies stay in memory, they cannot wait on disk: %s", error)
             else:
-                self._early[reply.client] = replace(reply, arrays=place)
+                self._early[client] = replace(reply, arrays=place)
+                self._in_memory -= 1
 
 
 def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -184,6 +184,13 @@ class Journal:
         A model that cannot be written is not the best: the one before stays, whole.
         """
         value = metrics.get(self._best_metric)
+        if value is None and state.server_round == 1:  # in round 0, clients have not evaluated yet
+            logger.warning(
+                "best-metric: expected a metric of the evaluation, got %r; there are %s, and "
+                "without it no best model is kept",
+                self._best_metric,
+                ", ".join(sorted(metrics)) or "none",
+            )
         if not is_better(value, state.best, self._best_mode):
             return state.best
         arrays = to_ndarrays(state.arrays)
@@ -233,10 +240,11 @@ class Journal:
         )
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Write the resume point of a round."""
+        """Write the resume point of a round, unless the record of the round cannot be."""
         if self._run is None:
             return
         try:
+            self._run.flush()  # a round whose events only wait in memory is not one to go on from
             write_snapshot(self._run.path, snapshot)
         except OSError as error:
             logger.warning("no resume point for round %d (%s)", snapshot.server_round, error)

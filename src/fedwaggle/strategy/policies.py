@@ -132,7 +132,7 @@ class RestStragglers(Generic[M]):
     Parameters
     ----------
     seconds : Callable[[M], float]
-        Reads the time from a client's metadata.
+        Reads the time from a client's metadata; below 0 it counts as 0.
     factor : float (default: 3.0)
         How many times the round's median is too long; above 1.
     rest_rounds : int (default: 2)
@@ -165,7 +165,8 @@ class RestStragglers(Generic[M]):
         self, server_round: int, updates: Sequence[ClientUpdate[M]], state: State
     ) -> tuple[Sequence[Decision], State]:
         """Compare each client's time with the median of the round."""
-        times = {update.client: self.seconds(update.metadata) for update in updates}
+        # A client may say anything: below 0 it could move the median, and so the limit, below all.
+        times = {update.client: max(0.0, self.seconds(update.metadata)) for update in updates}
         if not times:
             return [], state
         limit = self.factor * statistics.median(times.values())

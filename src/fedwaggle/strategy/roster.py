@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ T = TypeVar("T", int, str)
 
 _IDENTITY_SECONDS = 60.0
 _GATHER_PAUSE_SECONDS = 0.05
+_STAND_IN = re.compile(r"node-\d+")  # what a node without a name is called
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Attendance:
         >>> once.resting(2), twice.resting(3), twice.resting(5), twice.resting(6)
         (set(), {'1'}, {'1'}, set())
         """
-        misses = {name: count for name, count in self.misses.items() if name not in set(answered)}
+        heard = set(answered)
+        misses = {name: count for name, count in self.misses.items() if name not in heard}
         rests = {name: end for name, end in self.rests_until.items() if end > server_round}
         for name in silent:
             misses[name] = misses.get(name, 0) + 1
@@ -121,13 +124,18 @@ def names_of(known: Mapping[int, str], claims: Mapping[int, str]) -> dict[int, s
     >>> names_of({7: "site-a"}, {8: "3", 9: "site-a", 10: ""})
     {7: 'site-a', 8: '3', 9: 'node-9', 10: 'node-10'}
 
-    Of two nodes that claim one name, neither gets it:
+    Of two nodes that claim one name, neither gets it, and ``node-`` with a number is for nodes
+    without a name:
 
-    >>> names_of({}, {8: "3", 9: "3"})
-    {8: 'node-8', 9: 'node-9'}
+    >>> names_of({}, {8: "3", 9: "3", 10: "node-8"})
+    {8: 'node-8', 9: 'node-9', 10: 'node-10'}
     """
     counts = Counter([*known.values(), *claims.values()])
-    named = {n: c if c and counts[c] == 1 else f"node-{n}" for n, c in claims.items()}
+
+    def is_free(claim: str) -> bool:
+        return bool(claim) and counts[claim] == 1 and not _STAND_IN.fullmatch(claim)
+
+    named = {n: claim if is_free(claim) else f"node-{n}" for n, claim in claims.items()}
     return {**known, **named}
 
 
@@ -147,13 +155,21 @@ class Roster:
         self._in_order: list[int] = []
         self._partitions = 0  # how many there are, as far as clients have said
         self._warned = False
+        self._asked_seconds = 0.0
+
+    def clock(self) -> float:
+        """Return seconds on a clock that stands still while nodes are asked for their names.
+
+        By it one waits for nodes: a client that is silent says nothing about who is missing.
+        """
+        return time.monotonic() - self._asked_seconds
 
     def refresh(self) -> list[int]:
         """Return the ids of the nodes that are there now, in the order of their names."""
         present = set(self.grid.get_node_ids())
         if present != self._present:  # with 100,000 nodes, sorting them costs more than a round
             if strangers := present - self._names.keys():
-                self._meet(strangers)
+                self._meet(strangers, present - strangers)
             self._in_order = sorted(present, key=lambda n: client_order(self._names[n]))
             self._present = present
         return self._in_order
@@ -169,20 +185,28 @@ class Roster:
         seconds : float
             The longest wait; after it, the nodes that are there are all there are.
         """
-        deadline = time.monotonic() + seconds
-        while len(self.refresh()) < max(1, self._partitions) and time.monotonic() < deadline:
+        deadline = self.clock() + seconds
+        while len(self.refresh()) < max(1, self._partitions) and self.clock() < deadline:
             time.sleep(_GATHER_PAUSE_SECONDS)
 
     def name(self, node_id: int) -> str:
         """Return the name of a node."""
         return self._names.get(node_id, f"node-{node_id}")
 
-    def _meet(self, strangers: set[int]) -> None:
-        """Name the nodes that were not here before, asking those that the engine cannot name."""
+    def _meet(self, strangers: set[int], others: set[int]) -> None:
+        """Name the nodes that were not here before, asking those that the engine cannot name.
+
+        Whoever is gone is forgotten: a SuperNode that starts again has a new id and its old name.
+        """
+        names = {n: self._names[n] for n in others}
         given = {n.node_id: n.name for n in self.grid.get_nodes() if n.node_id in strangers}
-        known = {n: label for n, label in given.items() if label}
+        counts = Counter([*names.values(), *given.values()])
+        # Flower lets two SuperNodes register under one name: it tells neither of them.
+        known = {n: label for n, label in given.items() if label and counts[label] == 1}
+        before = time.monotonic()
         claims = self._ask(sorted(strangers - known.keys()))
-        self._names = names_of({**self._names, **known}, claims)
+        self._asked_seconds += time.monotonic() - before
+        self._names = names_of({**names, **known}, claims)
 
     def _ask(self, node_ids: Sequence[int]) -> dict[int, str]:
         """Ask nodes for their names; a node that does not say has the empty one."""
@@ -239,7 +263,7 @@ class RosterGrid(Grid):
         self._resting = resting
         self._enough = enough
         self._node_timeout = node_timeout
-        self._began = time.monotonic()
+        self._began = roster.clock()
         self.left_out: list[str] = []
         self.available = 0
 
@@ -259,7 +283,7 @@ class RosterGrid(Grid):
             if len(awake) >= self._enough:
                 chosen = awake
                 self.left_out = sorted(self._resting, key=client_order)
-        waited = time.monotonic() - self._began
+        waited = self._roster.clock() - self._began
         if waited > self._node_timeout:
             there = ", ".join(self._roster.name(n) for n in present[:20]) or "none"
             raise NodesError(

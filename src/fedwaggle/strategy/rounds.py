@@ -34,7 +34,7 @@ class Training(Generic[M_co]):
     metrics : Mapping[str, Any]
         The clients' training metrics, averaged, and what the strategy added.
     skipped : bool
-        Whether the model was kept because too few updates were admitted.
+        Whether the model was kept: too few updates were admitted, or no step came of them.
     """
 
     learning_rate: float | None = None

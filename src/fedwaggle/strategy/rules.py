@@ -17,7 +17,7 @@ class RoundRules:
     Attributes
     ----------
     min_replies : int
-        Replies after which a round waits only ``grace`` seconds more; 0 waits for all.
+        Usable replies after which a round waits only ``grace`` seconds more; 0 waits for all.
     grace : float
         Seconds that the others still have.
     node_timeout : float

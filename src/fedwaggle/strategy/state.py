@@ -2,11 +2,14 @@
 
 Everything that the next round depends on is in it, or in the Flower strategy behind the mixin
 (FedAdagrad's v_t, FedAvgM's momentum, a clipping norm), whose own numbers are read from its
-attributes and put back there.
+attributes and put back there. What it holds that has a state of its own goes along: a strategy
+that it wraps, and everything with ``state_dict`` and ``load_state_dict``, such as the accountant
+of a privacy budget.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -28,6 +31,8 @@ from fedwaggle.runs.snapshots import Snapshot
 from fedwaggle.strategy.roster import Attendance
 
 __all__ = ["RunState", "from_snapshot", "restore_strategy", "to_ndarrays", "to_snapshot"]
+
+logger = logging.getLogger("flwr.fedwaggle.strategy")
 
 Histories = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
@@ -149,12 +154,11 @@ def from_snapshot(
     """
     values = snapshot.values
     try:
-        # safetensors sorts by name; the order of a model's arrays is part of it.
-        arrays = {name: Array(snapshot.arrays[f"model/{name}"]) for name in values["model"]}
+        arrays = {name: Array(array) for name, array in snapshot.model.items()}
         state = RunState(
             server_round=snapshot.server_round,
             arrays=ArrayRecord(arrays),
-            best=BestModel.model_validate(values["best"]) if values["best"] else None,
+            best=snapshot.best,
             attendance=Attendance(values["misses"], values["rests_until"]),
             skipped=values["skipped"],
             stopped=values["stopped"],
@@ -194,24 +198,44 @@ def restore_strategy(strategy: Strategy, snapshot: Snapshot, *, skip: frozenset[
     snapshot : Snapshot
         The snapshot of an equal one.
     skip : frozenset[str]
-        Attributes that keep what the constructor gave them.
+        Attributes that keep what the constructor gave them. What has a state of its own (a wrapped
+        strategy, an accountant) gets it back all the same.
+
+    Raises
+    ------
+    RunError
+        If something refuses the state that it is given back, as an accountant does whose budget
+        was changed.
     """
     _restore(strategy, snapshot.values["strategy"], snapshot.arrays, skip)
 
 
 def _restore(
-    strategy: Strategy,
+    part: Any,  # noqa: ANN401  # a strategy, or whatever one may hold
     stored: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
     skip: frozenset[str],
+    path: str = "strategy",
 ) -> None:
     if "state_dict" in stored:
-        strategy.load_state_dict(_unflatten(stored["state_dict"], arrays))  # type: ignore[attr-defined]
+        try:
+            part.load_state_dict(_unflatten(stored["state_dict"], arrays))
+        except ValueError as error:
+            raise RunError(
+                f"{path}: refuses its state at the resume point ({error}); make it as it was made "
+                "in that run, or begin a new run"
+            ) from error
     for name, value in stored.get("attributes", {}).items():
         if name not in skip:
-            setattr(strategy, name, _unflatten(value, arrays))
-    for name, inner in stored.get("wrapped", {}).items():
-        _restore(getattr(strategy, name), inner, arrays, skip)
+            setattr(part, name, _unflatten(value, arrays))
+    parts, wrapped = _parts(part), stored.get("wrapped", {})
+    for name in sorted({*parts, *wrapped}):
+        if name not in wrapped:
+            logger.warning("%s.%s: begins anew, its state could not be kept", path, name)
+        elif name not in parts:
+            logger.warning("%s.%s: is not there any more, its state is dropped", path, name)
+        else:
+            _restore(parts[name], wrapped[name], arrays, skip, f"{path}.{name}")
 
 
 def _strategy_values(
@@ -220,11 +244,16 @@ def _strategy_values(
     """Return a strategy's numbers as JSON; its arrays are put into ``arrays``.
 
     A strategy that has ``state_dict`` and ``load_state_dict`` says itself what to keep.
-    Flower's privacy strategies wrap another one, whose numbers count as well.
+    Flower's privacy strategies wrap another one, and may hold an accountant, which count as well.
     """
-    inner = {n: v for n, v in vars(strategy).items() if isinstance(v, Strategy)}
-    wrapped = {n: _strategy_values(v, arrays, f"{path}/{n}") for n, v in inner.items()}
-    if callable(getattr(strategy, "load_state_dict", None)):
+    wrapped = {}
+    for name, part in _parts(strategy).items():
+        if isinstance(part, Strategy):
+            wrapped[name] = _strategy_values(part, arrays, f"{path}/{name}")
+        elif _is_numeric(content := part.state_dict()):  # no torch module's is: it has tensors
+            flat = _flatten(content, f"{path}/{name}/state_dict", arrays)
+            wrapped[name] = {"state_dict": flat}
+    if _has_state_dict(strategy):
         content = _flatten(strategy.state_dict(), f"{path}/state_dict", arrays)  # type: ignore[attr-defined]
         return {"state_dict": content, "wrapped": wrapped}
     attributes = {
@@ -233,6 +262,18 @@ def _strategy_values(
         if name not in _DERIVED and _is_numeric(value)
     }
     return {"attributes": attributes, "wrapped": wrapped}
+
+
+def _parts(value: object) -> dict[str, Any]:
+    """Return what a strategy holds that has a state of its own; nothing else has such parts."""
+    held = vars(value) if isinstance(value, Strategy) else {}
+    return {n: v for n, v in held.items() if isinstance(v, Strategy) or _has_state_dict(v)}
+
+
+def _has_state_dict(value: object) -> bool:
+    return not isinstance(value, type) and all(
+        callable(getattr(value, verb, None)) for verb in ("state_dict", "load_state_dict")
+    )
 
 
 _DERIVED = {"current_arrays"}  # FedOpt's copy of the global model, set anew in every round

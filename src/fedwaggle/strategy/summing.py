@@ -69,7 +69,8 @@ def _add_large(
 ) -> None:
     import torch
 
-    one = torch.ones((), dtype=torch.float64)
+    # The arrays are in this machine's memory, whatever device the user has made the default.
+    one = torch.ones((), dtype=torch.float64, device="cpu")
 
     def add(segments: Sequence[Chunk[int]]) -> None:
         for array, start, stop in segments:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -39,18 +39,26 @@ from fedwaggle.strategy.admission import (
     admit,
     admit_evaluation,
 )
+from fedwaggle.strategy.aggregation import required_metrics
 from fedwaggle.strategy.codes import Code
-from fedwaggle.strategy.collecting import Collector, aggregate_evaluations, collector_for
+from fedwaggle.strategy.collecting import (
+    Collector,
+    aggregate_evaluations,
+    as_metrics,
+    collector_for,
+)
 from fedwaggle.strategy.engines import SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
+from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.policies import Policy
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.settings import setting_of
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
+from fedwaggle.strategy.stepping import take_step
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
 __all__ = ["Waggle"]
@@ -102,7 +110,8 @@ class Waggle(Strategy, Generic[M]):
     trust_pickle : bool (default: False)
         Needed for ``codec="pickle"``, with which every client can run code on this server.
     max_metadata_bytes : int (default: 1 MiB)
-        Larger metadata is refused before it is decoded.
+        Larger metadata is refused before it is decoded, and so is a reply whose other
+        ConfigRecords are larger together.
     **strategy : Any
         What the Flower strategy takes.
 
@@ -143,6 +152,7 @@ class Waggle(Strategy, Generic[M]):
         self.contract = (
             Contract(metadata, codec, trust_pickle, max_metadata_bytes) if metadata else None
         )
+        self.max_metadata_bytes = max_metadata_bytes
         self.learning_rate = learning_rate
         self.run = run
         self.seed = seed
@@ -237,6 +247,8 @@ class Waggle(Strategy, Generic[M]):
             state = self._decide(state, training)
             state = self._finish_round(state, training, evaluation, roster, plan, clock)
             self._give_up_if_stuck(state)
+        if 0 < state.server_round == state.skipped:
+            raise NodesError(f"no client has trained the model: {self._why_skipped(state)}")
         last = state.histories.get("evaluate_metrics_serverapp", {}).get(state.server_round, {})
         self.journal.run_finished(state, last)
         return state.result()
@@ -286,19 +298,21 @@ class Waggle(Strategy, Generic[M]):
         self, server_round: int, state: RunState, roster: Roster, plan: _Plan
     ) -> Training[M]:
         """Train a cohort: draw, send, admit each reply as it arrives, aggregate."""
+        template = Template.of(state.arrays)  # before anybody is sent a model that cannot be used
         cohort = self._draw("train", server_round, state, roster, plan)
         names = sorted((roster.name(n) for n in _node_ids(cohort)), key=client_order)
         rate = config_value(cohort, "lr")
-        replies = self._ask(roster, cohort, plan)
+        updates: list[ClientUpdate[M | None]] = []
+        replies = self._ask(roster, cohort, plan, updates)
         collector = collector_for(  # it takes its memory now, while the clients train
             self,
             names,
             state.arrays,
+            template,
             trainable=self.trainable,
             fold_buffer=self.rules.fold_buffer,
             spill_dir=self.run.path if self.run else None,  # /tmp may be memory itself
         )
-        updates: list[ClientUpdate[M | None]] = []
         quarantined: list[Quarantined] = []
         with closing(collector):
             for client, arrival in replies:
@@ -350,11 +364,14 @@ class Waggle(Strategy, Generic[M]):
         return cohort
 
     def _ask(
-        self, roster: Roster, cohort: Sequence[Message], plan: _Plan
+        self, roster: Roster, cohort: Sequence[Message], plan: _Plan, admitted: Sized
     ) -> Iterator[tuple[str, Arrival]]:
-        """Send each message, and return each reply with its client's name as it arrives."""
+        """Send each message, and return each reply with its client's name as it arrives.
+
+        What the caller has ``admitted`` is what counts as enough: a bad reply ends no waiting.
+        """
         enough = min(self.rules.min_replies, len(cohort))
-        patience = Patience(plan.timeout, enough, self.rules.grace)
+        patience = Patience(plan.timeout, lambda: 0 < enough <= len(admitted), self.rules.grace)
         arrivals = exchange(roster.grid, cohort, patience)
         return ((roster.name(arrival.node_id), arrival) for arrival in arrivals)
 
@@ -389,8 +406,9 @@ class Waggle(Strategy, Generic[M]):
             return None, {}
         logger.info("aggregate_train: %d updates admitted", len(updates))
         said = self.on_train_metadata(server_round, _with_metadata(updates))
-        arrays, metrics = collector.step(server_round)
-        return arrays, {**(metrics or {}), **(said or {})}
+        metrics = as_metrics("on_train_metadata", said)
+        arrays, averaged = take_step(self, collector, server_round)
+        return arrays, {**as_metrics("aggregate_train", averaged), **metrics}
 
     def _after_training(
         self, server_round: int, state: RunState, training: Training[M]
@@ -406,7 +424,8 @@ class Waggle(Strategy, Generic[M]):
         )
         if training.skipped:
             logger.warning(
-                "round %d skipped: %d usable updates, at least %d are needed; the model stays",
+                "round %d skipped: no step from %d usable updates (at least %d are needed); "
+                "the model stays",
                 server_round,
                 len(training.updates),
                 self._fewest_updates,
@@ -426,7 +445,7 @@ class Waggle(Strategy, Generic[M]):
         cohort = self._draw("evaluate", server_round, state, roster, plan)
         admitted: list[AdmittedEvaluation] = []
         quarantined: list[Quarantined] = []
-        for client, arrival in self._ask(roster, cohort, plan):
+        for client, arrival in self._ask(roster, cohort, plan, admitted):
             reply = admit_evaluation(arrival, client=client, limits=self._limits)
             if isinstance(reply, Quarantined):
                 self.journal.quarantined(server_round, reply, "evaluate")
@@ -495,11 +514,14 @@ class Waggle(Strategy, Generic[M]):
     def _give_up_if_stuck(self, state: RunState) -> None:
         limit = self.rules.max_skipped_rounds
         if limit and state.skipped >= limit:
-            raise NodesError(
-                f"max-skipped-rounds: {state.skipped} rounds in a row had fewer than "
-                f"{self._fewest_updates} usable updates; see the quarantined "
-                "and missing clients in the record, then go on from here with resume = latest"
-            )
+            raise NodesError(f"max-skipped-rounds: {self._why_skipped(state)}")
+
+    def _why_skipped(self, state: RunState) -> str:
+        return (
+            f"{state.skipped} rounds in a row had fewer than {self._fewest_updates} usable "
+            "updates, or a step that was taken back; see the log, and the quarantined and missing "
+            "clients in the record, then go on from here with resume = latest"
+        )
 
     @property
     def _limits(self) -> Limits:
@@ -507,6 +529,8 @@ class Waggle(Strategy, Generic[M]):
             max_num_examples=self.rules.max_num_examples,
             weighted_by_key=setting_of(self, "weighted_by_key", "num-examples"),
             on_bad_metadata=self.rules.on_bad_metadata,
+            max_record_bytes=self.max_metadata_bytes,
+            required_metrics=required_metrics(self),
         )
 
     @property
