@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from fedwaggle.runs.checkpoints import model_sha256, save_best, save_final
+from fedwaggle.runs.checkpoints import (
+    holds_best,
+    model_sha256,
+    read_model,
+    remove_best,
+    save_best,
+    save_final,
+)
 from fedwaggle.runs.events import BestModel
 
 ARRAYS = {"w": np.array([[1.0, 2.0]], np.float32), "steps": np.array(3, np.int64)}
@@ -50,6 +57,21 @@ def test_a_disk_that_is_full_leaves_the_old_model_whole(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert sorted(os.listdir(tmp_path)) == ["best.json", "best.pth"]
+
+
+def test_the_best_model_is_known_by_its_facts_and_its_hash(tmp_path: Path) -> None:
+    """Either file alone, of another round or damaged, is not it."""
+    assert not holds_best(tmp_path, best_of(1))
+    save_best(tmp_path, ARRAYS, best_of(1))
+    assert holds_best(tmp_path, best_of(1))
+    assert not holds_best(tmp_path, best_of(2))
+    assert model_sha256(read_model(tmp_path / "best.pth")) == model_sha256(ARRAYS)
+    whole = (tmp_path / "best.pth").read_bytes()
+    (tmp_path / "best.pth").write_bytes(whole[:-100])
+    assert not holds_best(tmp_path, best_of(1))
+    assert read_model(tmp_path / "best.pth") == {}
+    remove_best(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_hash_is_of_names_dtypes_shapes_and_bytes() -> None:

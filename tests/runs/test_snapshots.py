@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedwaggle.errors import RunError
+from fedwaggle.runs.checkpoints import read_model, save_best
+from fedwaggle.runs.events import BestModel
 from fedwaggle.runs.snapshots import (
     Snapshot,
+    best_beside,
     decode,
     encode,
     read_latest_snapshot,
@@ -70,6 +73,47 @@ def test_a_damaged_last_one_falls_back_to_the_one_before_with_a_warning(
         assert read_latest_snapshot(tmp_path).server_round == 1
     assert "damaged" in caplog.text
     assert "round-000002" in caplog.text
+
+
+def test_damaged_ones_do_not_stand_in_the_way_of_those_of_a_run_that_began_anew(
+    tmp_path: Path,
+) -> None:
+    """9 and 10 are damaged, so the run begins at 0: its rounds 0 and 1 are the two that stay."""
+    for server_round in (9, 10):
+        write_snapshot(tmp_path, snapshot(server_round)).write_bytes(b"damaged")
+    for server_round in (0, 1):
+        write_snapshot(tmp_path, snapshot(server_round))
+        assert read_latest_snapshot(tmp_path).server_round == server_round
+    assert sorted(os.listdir(tmp_path / "snapshots")) == [
+        "round-000000.safetensors",
+        "round-000001.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_each_has_the_best_model_of_its_time_beside_it(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """best.pth is of round 1, and then of round 3; with or without links in the file system."""
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    for server_round in range(1, 4):
+        best = best_of(1 if server_round < 3 else 3)
+        if best.round == server_round:
+            save_best(tmp_path, {"w": np.full(2, server_round)}, best)
+        kept = Snapshot(server_round, {}, {"best": best.model_dump()})
+        write_snapshot(tmp_path, kept)
+    assert read_model(best_beside(tmp_path, 2))["w"].tolist() == [1, 1]
+    assert read_model(best_beside(tmp_path, 3))["w"].tolist() == [3, 3]
+    assert not best_beside(tmp_path, 1).exists()
+
+
+def best_of(server_round: int) -> BestModel:
+    return BestModel(round=server_round, metric="accuracy", value=0.5, sha256="")
+
+
+def _no_links(source: object, name: object) -> None:
+    raise PermissionError("no links here")
 
 
 def test_without_any_there_is_none(tmp_path: Path) -> None:

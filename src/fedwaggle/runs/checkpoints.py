@@ -22,7 +22,18 @@ from fedwaggle.runs.files import publish, staged
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BEST", "BEST_FACTS", "FINAL", "is_better", "model_sha256", "save_best", "save_final"]
+__all__ = [
+    "BEST",
+    "BEST_FACTS",
+    "FINAL",
+    "holds_best",
+    "is_better",
+    "model_sha256",
+    "read_model",
+    "remove_best",
+    "save_best",
+    "save_final",
+]
 
 BEST = "best.pth"
 BEST_FACTS = "best.json"
@@ -70,7 +81,7 @@ def save_best(folder: Path, arrays: Mapping[str, NDArray[Any]], best: BestModel)
     OSError
         If they cannot be written; the old ones are then as they were.
     """
-    facts = best.model_dump_json(indent=2).encode() + b"\n"
+    facts = _facts(best)
     with ExitStack() as stack:
         # Both are written in full before the first is renamed: a full disk spoils neither.
         model = stack.enter_context(
@@ -81,6 +92,32 @@ def save_best(folder: Path, arrays: Mapping[str, NDArray[Any]], best: BestModel)
         publish(model, folder / BEST)
         publish(about, folder / BEST_FACTS)
     return size
+
+
+def holds_best(folder: Path, best: BestModel) -> bool:
+    """Whether ``best.pth`` and ``best.json`` of a run's folder are of this model."""
+    try:
+        told = (folder / BEST_FACTS).read_bytes()
+    except OSError:
+        return False
+    return told == _facts(best) and model_sha256(read_model(folder / BEST)) == best.sha256
+
+
+def remove_best(folder: Path) -> None:
+    """Remove ``best.pth`` and ``best.json``, if they are there."""
+    for name in (BEST, BEST_FACTS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_model(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a model on disk, by name; none if it is not there or is damaged."""
+    import torch
+
+    try:
+        state = torch.load(path, weights_only=True)
+        return {name: tensor.numpy() for name, tensor in state.items()}
+    except Exception:  # noqa: BLE001  # a damaged file can fail in any way, and none yields a model
+        return {}
 
 
 def save_final(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
@@ -95,6 +132,10 @@ def save_final(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
         size = temp.stat().st_size
         publish(temp, folder / FINAL)
     return size
+
+
+def _facts(best: BestModel) -> bytes:
+    return best.model_dump_json(indent=2).encode() + b"\n"
 
 
 def _write_state_dict(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -195,7 +195,8 @@ class RoundFinished(_Event):
     quarantined: int = Field(default=0, description="Replies that were refused.")
     missing: list[str] = Field(default=[], description="Clients that never answered, by name.")
     skipped: bool = Field(
-        default=False, description="Whether the model was kept: too few updates were admitted."
+        default=False,
+        description="Whether the model was kept: too few updates, or no step to take.",
     )
     bytes_up: int = Field(default=0, description="Size of the replies together.")
     phases: dict[str, float] = Field(

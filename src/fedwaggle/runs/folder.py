@@ -167,6 +167,16 @@ class Run:
         for sink in self._sinks:
             sink.offer(line)
 
+    def flush(self) -> None:
+        """Write the lines that wait.
+
+        Raises
+        ------
+        OSError
+            If one cannot be written still.
+        """
+        self._lines.flush()
+
     def close(self) -> None:
         """Render the report, and close the record and the sinks."""
         self._lines.close()
@@ -184,8 +194,17 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Record how the run ended, if by an error, and close it."""
-        if kind is not None:
+        """Record how the run ended, if by an error, and close it.
+
+        A run that was told to stop has not failed: it is interrupted, as after a ``kill -9``.
+        """
+        if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
+            logger.info(
+                "stopped in round %d; go on with it: waggle run --resume %s",
+                self._last_round,
+                self.path.name,
+            )
+        elif kind is not None:
             said = printable(f"{kind.__name__}: {error}", 2000)
             seconds = time.monotonic() - self._began
             self.record(RunFailed(error=said, round=self._last_round, seconds=seconds))

@@ -79,7 +79,7 @@ class RoundRecord:
     evaluate_metrics : dict[str, float | int | list]
         The clients' evaluation metrics, averaged.
     skipped : bool
-        Whether the model was kept, since too few updates were admitted.
+        Whether the model was kept: there were too few updates, or no step to take.
     bytes_down : int
         Size of the messages to the clients together.
     bytes_up : int

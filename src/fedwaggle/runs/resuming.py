@@ -8,16 +8,28 @@ it may change what it likes.
 from __future__ import annotations
 
 import logging
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.checkpoints import BEST, BEST_FACTS
+from fedwaggle.runs.checkpoints import (
+    BEST,
+    holds_best,
+    model_sha256,
+    read_model,
+    remove_best,
+    save_best,
+)
 from fedwaggle.runs.events import RunResumed, UnknownEvent, current_events, read_events, to_line
 from fedwaggle.runs.folder import EVENTS, Run, make_folder, read_request
 from fedwaggle.runs.listing import find_run
 from fedwaggle.runs.requests import Request, breaking_changes, changes
-from fedwaggle.runs.snapshots import SNAPSHOTS, read_latest_snapshot
+from fedwaggle.runs.snapshots import (
+    Snapshot,
+    best_beside,
+    read_latest_snapshot,
+    write_snapshot,
+)
 
 __all__ = ["open_run"]
 
@@ -45,8 +57,9 @@ def open_run(
     Raises
     ------
     RunError
-        If there is no such run, if another process is writing it, or if the config differs from
-        the run's in a key that decides the model. The message names each key.
+        If there is no such run, if another process is writing it, if its folder cannot be
+        written, or if the config differs from the run's in a key that decides the model. The
+        message names each key.
     """
     if not resume:
         return Run.create(root, name=name, request=request)
@@ -64,7 +77,13 @@ def open_run(
         )
     if before.code and request.code and before.code != request.code:
         logger.warning("the app's code changed since %s began; its rounds may differ", path.name)
-    return Run(path, before, resumed=changes(before.config, request.config))
+    run = Run(path, before, resumed=changes(before.config, request.config))
+    try:
+        _go_back(path)
+    except OSError as error:
+        run.close()
+        raise RunError(f"{path}: cannot be written ({error})") from error
+    return run
 
 
 def _fork(path: Path, root: Path, name: str, before: Request, request: Request) -> Run:
@@ -74,12 +93,48 @@ def _fork(path: Path, root: Path, name: str, before: Request, request: Request) 
         raise RunError(f"{path}: it has no resume point to fork from; begin a new run instead")
     forked = request.model_copy(update={"forked_from": path.name})
     new = make_folder(root, name, forked)
-    shutil.copytree(path / SNAPSHOTS, new / SNAPSHOTS)
-    for file in (BEST, BEST_FACTS):
-        if (path / file).exists():
-            shutil.copy2(path / file, new / file)
+    # What was read is written, and no file is copied: the run may go on meanwhile.
+    write_snapshot(new, _put_best(snapshot, path, new))
     (new / EVENTS).write_text("".join(_story(path, snapshot.server_round)))
     return Run(new, forked, resumed=changes(before.config, request.config), is_fork=True)
+
+
+def _go_back(path: Path) -> None:
+    """Take a run's folder back to its last resume point, as far as the best model goes.
+
+    A process that ended between the two may have left the best model of a later round, which the
+    run must not know when it goes on.
+    """
+    snapshot = read_latest_snapshot(path)
+    if snapshot is None:
+        remove_best(path)
+        return
+    known = _put_best(snapshot, path, path)
+    if known is not snapshot:
+        write_snapshot(path, known)
+
+
+def _put_best(snapshot: Snapshot, source: Path, folder: Path) -> Snapshot:
+    """Put the best model of a resume point in ``source`` into ``folder``.
+
+    Returns the resume point; without a best model if that is nowhere to be found.
+    """
+    best = snapshot.best
+    if best is None:
+        remove_best(folder)
+        return snapshot
+    if holds_best(folder, best):
+        return snapshot
+    files = (best_beside(source, snapshot.server_round), source / BEST)
+    for model in (snapshot.model, *map(read_model, files)):
+        if model_sha256(model) == best.sha256:
+            save_best(folder, model, best)
+            return snapshot
+    logger.warning(
+        "%s: the best model (round %d) is lost; the next one counts as the best", source, best.round
+    )
+    remove_best(folder)
+    return replace(snapshot, values={**snapshot.values, "best": None})
 
 
 def _story(path: Path, server_round: int) -> list[str]:

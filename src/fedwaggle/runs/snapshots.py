@@ -4,6 +4,9 @@ The arrays are safetensors, and the rest is JSON in the same file's metadata, so
 publishes both. Nothing in it is code. A SHA-256 over both tells a damaged file, and the one
 before it then serves: the last two are kept.
 
+``best.pth`` may be replaced before the resume point of its round is written. So each resume point
+has the best model that it speaks of beside it: a second name of the file, not a copy.
+
 Reference: the safetensors format, https://huggingface.co/docs/safetensors
 """
 
@@ -12,19 +15,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedwaggle.errors import RunError
+from fedwaggle.runs.checkpoints import BEST
+from fedwaggle.runs.events import BestModel
 from fedwaggle.runs.files import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["SNAPSHOTS", "Snapshot", "read_latest_snapshot", "write_snapshot"]
+__all__ = ["SNAPSHOTS", "Snapshot", "best_beside", "read_latest_snapshot", "write_snapshot"]
 
 SNAPSHOTS = "snapshots"
 
@@ -45,16 +52,30 @@ class Snapshot:
     arrays : Mapping[str, ndarray]
         Every array of it, by a path such as ``model/conv1.weight``.
     values : Mapping[str, Any]
-        Everything else, as JSON can hold it.
+        Everything else, as JSON can hold it. Of it, ``"model"`` names the model's arrays in their
+        order, and ``"best"`` is the best model so far.
     """
 
     server_round: int
     arrays: Mapping[str, NDArray[Any]]
     values: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def model(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the model; safetensors sorts by name, but their order is part of it."""
+        return {name: self.arrays[f"model/{name}"] for name in self.values["model"]}
+
+    @property
+    def best(self) -> BestModel | None:
+        """The best model so far."""
+        told = self.values.get("best")
+        return BestModel.model_validate(told) if told else None
+
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
-    """Write a snapshot into a run's folder, and remove all but the last two.
+    """Write a snapshot into a run's folder, and remove all but it and the one before.
+
+    Later ones are removed as well: they are of an attempt that could not be gone on with.
 
     Raises
     ------
@@ -64,12 +85,16 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     home = folder / SNAPSHOTS
     home.mkdir(exist_ok=True)
     path = home / f"round-{snapshot.server_round:06d}.safetensors"
+    if snapshot.best is not None:
+        _name_twice(folder / BEST, best_beside(folder, snapshot.server_round))
     write_atomic(path, encode(snapshot))
-    for old in _files(home)[_KEPT:]:
-        old.unlink(missing_ok=True)
-    for torn in home.glob(".*.tmp"):  # of a process that was killed while it wrote
-        torn.unlink(missing_ok=True)
+    _prune(home, path)
     return path
+
+
+def best_beside(folder: Path, server_round: int) -> Path:
+    """Return where the best model is that the resume point of a round speaks of."""
+    return folder / SNAPSHOTS / f"round-{server_round:06d}.pth"
 
 
 def read_latest_snapshot(folder: Path) -> Snapshot | None:
@@ -124,6 +149,26 @@ def decode(data: bytes) -> Snapshot:
 def _files(home: Path) -> list[Path]:
     """Return the snapshots in a folder, the last one first."""
     return sorted(home.glob("round-*.safetensors"), reverse=True)
+
+
+def _name_twice(path: Path, name: Path) -> None:
+    """Give a file a second name, under which it stays when the first comes to name another."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except FileNotFoundError:
+        return  # somebody took it away; a resume then says so
+    except OSError:  # a file system without links
+        shutil.copyfile(path, name)
+
+
+def _prune(home: Path, last: Path) -> None:
+    """Remove what is not of the last resume point, nor of the one before it."""
+    kept = [path.stem for path in _files(home) if path.name <= last.name][:_KEPT]
+    files = [*_files(home), *home.glob("round-*.pth")]
+    torn = home.glob(".*.tmp")  # of a process that was killed while it wrote
+    for path in [*torn, *(path for path in files if path.stem not in kept)]:
+        path.unlink(missing_ok=True)
 
 
 def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
