@@ -132,6 +132,20 @@ def test_ctrl_c_stops_in_order_and_leaves_nothing(
     assert list(temporary.iterdir()) == []
 
 
+def test_after_kill_9_everything_ends_and_its_folder_is_gone(
+    tmp_path: Path, temporary: Path, survivors: Callable[[], list[str]]
+) -> None:
+    """Nobody can catch SIGKILL, so a process of its own watches over what was started."""
+    run = Driven(tmp_path, "--set", "mode=hang", temporary=temporary)
+    run.wait_for("configure_train: Sampled 3")
+    run.process.kill()
+    run.process.wait()
+    deadline = time.monotonic() + 30
+    while survivors() or list(temporary.iterdir()):
+        assert time.monotonic() < deadline, (survivors(), list(temporary.iterdir()))
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_stop_as_ctrl_c_does(

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from fedwaggle.engine.flower_guard import start_guard
 from fedwaggle.engine.flower_home import CONNECTION, Home, find_command
 from fedwaggle.engine.processes import ProcessFamily
 from fedwaggle.errors import EngineError
@@ -85,6 +86,7 @@ class SuperLink:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C at the terminal is for this process alone
             )
+        self._guard = start_guard(self._server.pid, home.path)
         self._family = ProcessFamily(self._server.pid)
 
     def __enter__(self) -> Self:
@@ -169,6 +171,8 @@ class SuperLink:
         try:
             self._family.kill()
             self._server.wait()
+            self._guard.kill()
+            self._guard.communicate()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -5,12 +5,14 @@ It goes to standard error, with Flower's log; what clients print goes where they
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from fedwaggle.engine.tally import RoundTally, accuracy_of, round_of
 
@@ -47,7 +49,11 @@ class Progress:
     def client_line(self, line: str, is_error: bool) -> None:
         """Print a line of a client."""
         stream = sys.stderr if is_error else sys.stdout
-        stream.write(f"{line}\n")  # in one piece: other lines are written meanwhile
+        text = f"{line}\n"  # in one piece: other lines are written meanwhile
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
         stream.flush()
 
     def report(self, line: str) -> None:
@@ -175,22 +181,52 @@ def open_progress(config: Mapping[str, Any], quiet: bool, verbose: bool) -> Iter
     """Follow a run in the way that fits where its output goes."""
     rounds = [config[key] for key in _ROUNDS_KEYS if isinstance(config.get(key), int)]
     num_rounds = rounds[0] if rounds else None
-    if quiet:
-        progress: Progress = QuietProgress(verbose=verbose)
-    elif not sys.stderr.isatty():
-        progress = Progress(num_rounds, verbose=verbose)
-    else:
-        with _bars() as bars:
-            progress = BarProgress(bars, num_rounds, verbose=verbose)
-            try:
-                yield progress
-            finally:
-                progress.close()
-        return
-    try:
+    with ExitStack() as stack:
+        stack.callback(_give_up_closed_terminals)
+        if quiet:
+            progress: Progress = QuietProgress(verbose=verbose)
+        elif _is_terminal(sys.stderr):
+            progress = BarProgress(stack.enter_context(_bars()), num_rounds, verbose=verbose)
+        else:
+            progress = Progress(num_rounds, verbose=verbose)
+        stack.callback(progress.close)
         yield progress
-    finally:
-        progress.close()
+
+
+class _Terminal:
+    """Standard error on a terminal that may be closed: a run goes on without being seen."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # there is none if it was closed at the start
+
+
+def _give_up_closed_terminals() -> None:
+    """Drop what Python still holds for a terminal that is gone; it would exit with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            if error.errno == errno.EIO:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 def _bars() -> RichProgress:
@@ -204,6 +240,7 @@ def _bars() -> RichProgress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[accuracy]}"),
-        console=Console(stderr=True),
+        console=Console(file=cast("TextIO", _Terminal(sys.stderr))),
         auto_refresh=False,  # it is drawn when something happens
+        redirect_stdout=_is_terminal(sys.stdout),  # else it goes to its file or program
     )
