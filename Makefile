@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CODE := src quickstart tests benchmarks README.md  # other apps may lie beside these
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run test check slow bench clean
@@ -19,8 +20,8 @@ bench: $(VENV)/.test-ready  ## measure the engine beside others; it wants a quie
 	$(BIN)/python benchmarks/bench_engine.py
 
 check: $(VENV)/.test-ready  ## style, types and the direction of imports
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy src quickstart
 	PYTHONPATH=quickstart $(BIN)/lint-imports --no-cache
 

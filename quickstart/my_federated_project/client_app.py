@@ -34,7 +34,7 @@ def train(msg: Message, context: Context) -> Message:
         convergence_window=config.convergence_window,
         convergence_tolerance=config.convergence_tolerance,
     )
-    last_loss = metadata.training_losses[f"epoch_{config.local_epochs}"]
+    last_loss = list(metadata.training_losses.values())[-1]
     content = RecordDict(
         {
             "arrays": ArrayRecord(model.cpu().state_dict()),

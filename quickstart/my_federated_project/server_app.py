@@ -49,8 +49,9 @@ def main(grid: Grid, context: Context) -> None:
         )
     last_round, last = max(result.evaluate_metrics_serverapp.items())
     logger.info("accuracy after round %d: %.2f %%", last_round, 100 * last["accuracy"])
-    logger.info("best model: %s", run.path / "best.pth")
-    logger.info("report: %s", run.path / "report.html")
+    for what, file in (("best model", "best.pth"), ("report", "report.html")):
+        if (run.path / file).exists():
+            logger.info("%s: %s", what, run.path / file)
 
 
 def open_folder(config: RunConfig, context: Context, test_set: Examples, engine: str) -> Run:

@@ -67,7 +67,7 @@ def round_line(summary: RoundSummary[TrainProcessMetadata]) -> str:
     model = (
         f"round {summary.server_round:3d}/{summary.num_rounds}"
         f"  acc {100 * summary.metrics['accuracy']:5.2f}%{'*' if summary.is_best else ' '}"
-        f" loss {summary.metrics['loss']:.3f}"
+        f" loss {_short(summary.metrics['loss'], 3)}"
     )
     sampled = len(training.updates) + len(training.quarantined) + len(training.missing)
     if sampled == 0:
@@ -80,4 +80,9 @@ def round_line(summary: RoundSummary[TrainProcessMetadata]) -> str:
     if not said:
         return model + clients
     client, slowest = max(said, key=lambda pair: pair[1].training_time)
-    return f"{model}{clients}  slowest {client} ({slowest.training_time:.1f} s)"
+    return f"{model}{clients}  slowest {client} ({_short(slowest.training_time, 1)} s)"
+
+
+def _short(value: float, decimals: int) -> str:
+    """Return a number that fits a line, even if a client says that it took 1e308 seconds."""
+    return f"{value:.{decimals}f}" if abs(value) < 1e6 else f"{value:.3g}"

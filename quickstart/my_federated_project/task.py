@@ -1,6 +1,7 @@
 """The task: the model, how it is trained and tested, and what a client says about it.
 
-This is the file to make your own. The other three only carry what is defined here.
+This is the file to make your own. The other three carry what is defined here, and read the three
+fields of ``TrainProcessMetadata``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class TrainProcessMetadata:
 
     Add what you want to know: any type that reads as JSON will do, nested dataclasses too.
     A new field needs a default, so that clients which do not know it yet still can talk.
+    Of these three, client_app.py reads the losses, and strategy.py the other two.
     """
 
     training_time: float  # s

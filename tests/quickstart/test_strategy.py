@@ -52,6 +52,11 @@ def test_the_metadata_of_a_round_becomes_two_numbers() -> None:
             "round   3/20  acc 81.25%* loss 0.500  lr 0.01000  clients 2/3  converged 1/2"
             "  slowest 4 (2.5 s)",
         ),
+        (
+            Training(learning_rate=0.01, updates=[update("4", 1e308, converged=False)]),
+            "round   3/20  acc 81.25%* loss 0.500  lr 0.01000  clients 1/1  converged 0/1"
+            "  slowest 4 (1e+308 s)",
+        ),
         (Training(), "round   3/20  acc 81.25%* loss 0.500"),
     ],
 )
