@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedwaggle.cli.run import parse_settings
+from fedwaggle.cli.run import parse_run_config, parse_settings
 from fedwaggle.errors import ConfigError
-from fedwaggle.runs import Run
+from fedwaggle.runs import Request, Run
+from fedwaggle.runs.events import RunStarted
 from running import plain_env
 
 
@@ -63,6 +64,51 @@ def test_settings_may_be_written_as_for_flwr_run(waggle, tiny: str) -> None:
     assert "mean [3.0, 3.0, 3.0]\nstep 3.0 resume 'none' fork False\n" in done.stdout
 
 
+@pytest.mark.parametrize("line", ["lr = 0.5", "lr= 0.5", "nonsense", "a=1 b", "a='b'c", "a=[1, 2]"])
+def test_what_flower_would_pass_over_in_a_run_config_is_refused(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"--run-config .*: expected KEY=VALUE .* -c \"lr=0\.5 "):
+        parse_run_config(["b=2", line], {"a": 0, "b": 0, "lr": 1.0})
+
+
+@pytest.mark.parametrize("line", ["", "  ", "note=a.toml", "note='x.toml' lr=0.1", "note=x=.toml"])
+def test_a_run_config_that_is_all_pairs_is_read_whole(line: str) -> None:
+    assert len(parse_run_config([line], {"note": ""})) == line.count("=") - ("x=" in line)
+
+
+def test_a_run_config_may_be_a_file_as_for_flwr_run(waggle, tiny: str, tmp_path: Path) -> None:
+    """The file says 3 and a note; --set goes before the file, whatever the order."""
+    (tmp_path / "over.toml").write_text('step = 3.0\nnote = "of a file"\n')
+    done = waggle("run", tiny, "--nodes", "3", "-q", "-c", "over.toml")
+    assert "mean [3.0, 3.0, 3.0]\n" in done.stdout, done.stderr
+    done = waggle("run", tiny, "--nodes", "3", "-q", "--set", "step=2", "-c", "over.toml")
+    assert "mean [2.0, 2.0, 2.0]\n" in done.stdout, done.stderr
+
+
+def test_a_run_config_file_is_the_only_one_and_is_checked_as_pairs_are(
+    tmp_path: Path, waggle, tiny: str
+) -> None:
+    file = tmp_path / "lr=0.1.toml"
+    file.write_text("[model]\nwidth = 3\n")
+    assert parse_run_config([str(file)], {}) == {"model": {"width": 3}}
+    with pytest.raises(ConfigError, match=r"the only --run-config; .* --set KEY=VALUE"):
+        parse_run_config([str(file), "a=1"], {"a": 0})
+    for engine in ("local", "flower"):
+        done = waggle("run", tiny, "--engine", engine, "-c", str(file))
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: model.width: expected a key of the app's")
+
+
+@pytest.mark.parametrize(("text", "reason"), [(None, "No such file"), ("a = ", "Invalid value")])
+def test_a_run_config_file_that_cannot_be_read_is_named(
+    tmp_path: Path, text: str | None, reason: str
+) -> None:
+    file = tmp_path / "over.toml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=rf"--run-config {file}: expected a TOML.*{reason}"):
+        parse_run_config([str(file)], {})
+
+
 def test_outputs_that_the_environment_names_stay(waggle, tiny: str, tmp_path: Path) -> None:
     done = waggle("run", tiny, "--nodes", "3", WAGGLE_OUTPUTS=str(tmp_path / "elsewhere"))
     assert f"outputs {tmp_path / 'elsewhere'}\n" in done.stdout
@@ -93,6 +139,26 @@ def test_resume_finds_the_latest_run(waggle, tiny: str, tmp_path: Path) -> None:
     assert f"resume {str(path)!r} fork False" in done.stdout, done.stderr
     done = waggle("run", tiny, "--nodes", "3", "--resume", path.name, "--fork")
     assert f"resume {str(path)!r} fork True" in done.stdout, done.stderr
+
+
+def test_a_run_that_goes_on_is_asked_what_it_was_asked_before(
+    waggle, tiny: str, tmp_path: Path
+) -> None:
+    """Step 2 and 4 nodes were asked for; the app says 1, and 10 are simulated otherwise."""
+    asked = Request(config={"step": 2.0, "note": "", "gone": 1, "outputs": "/elsewhere"})
+    with Run.create(tmp_path / "outputs", name="before", request=asked) as run:
+        run.record(
+            RunStarted(
+                name="", strategy="", engine="local", num_rounds=1, nodes=4, config={}, seed=0
+            )
+        )
+    done = waggle("run", tiny, "--resume", "latest")
+    assert "mean [3.0, 3.0, 3.0]\nstep 2.0 resume" in done.stdout, done.stderr
+    assert "step = 2.0, as the run was asked; --set step=VALUE changes it\n" in done.stderr
+    done = waggle("run", tiny, "--resume", "latest", "--set", "step=1.0", "--nodes", "3")
+    assert "mean [1.0, 1.0, 1.0]\nstep 1.0 resume" in done.stdout, done.stderr
+    done = waggle("run", tiny, "--resume", "latest", "--fork")
+    assert "mean [1.5, 1.5, 1.5]\nstep 1.0 resume" in done.stdout, done.stderr
 
 
 def test_resume_without_a_run_is_refused(waggle, tiny: str) -> None:

@@ -47,6 +47,32 @@ def test_runs_lists_what_is_there(waggle, two_runs: list[Path]) -> None:
     assert done.stdout == waggle("runs", "outputs").stdout
 
 
+def test_a_pipe_gets_a_line_for_each_run_however_narrow_the_terminal(
+    waggle, two_runs: list[Path]
+) -> None:
+    lines = waggle("runs", COLUMNS="20").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["run", *(run.name for run in two_runs)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port", "8000"], "error: --port: expected --serve beside it"),
+        (["--serve", "--output", "page.html"], "error: --output: expected no --serve beside it"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    waggle, two_runs: list[Path], options: list[str], message: str
+) -> None:
+    done = waggle("report", *options)
+    assert (done.returncode, done.stderr.startswith(message)) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["report", "watch", "compare"])
+def test_help_says_how_a_run_is_named(waggle, command: str) -> None:
+    assert "RUN is latest, the name of a run, or its folder" in waggle(command, "--help").stdout
+
+
 def test_no_runs_is_no_error(waggle, tmp_path: Path) -> None:
     done = waggle("runs")
     assert (done.returncode, done.stdout.startswith("No runs in ")) == (0, True)

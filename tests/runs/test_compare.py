@@ -83,6 +83,12 @@ def test_one_run_is_too_few(tmp_path: Path) -> None:
         write_comparison([tmp_path], tmp_path / "compare.html")
 
 
+def test_a_run_named_twice_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", run_events())
+    with pytest.raises(RunError, match="expected each run once, got a again"):
+        write_comparison([run, tmp_path / "b" / ".." / "a"], tmp_path / "page.html")
+
+
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a", run_events()), tmp_path / "gone"]
     with pytest.raises(RunError, match=r"gone/events\.jsonl"):

@@ -19,10 +19,11 @@ from fedwaggle.runs.events import (
     RunStarted,
     UnknownEvent,
 )
-from fedwaggle.runs.report.cells import client_facts, columns, thin
+from fedwaggle.runs.report.cells import client_facts, columns, thin, training_seconds
 from fedwaggle.runs.report.field_figures import drawn_fields
 from fedwaggle.runs.report.fields import FieldTable, facts
 from fedwaggle.runs.report.model_figures import best_value, families, rate_steps
+from fedwaggle.runs.report.spreads import by_round
 from fedwaggle.runs.report.stats import far_above
 from fedwaggle.runs.report.story import RunStory, State, tell
 from fedwaggle.runs.report.summary import notes, status, tiles
@@ -189,6 +190,13 @@ def test_a_run_with_no_finished_round_has_a_summary(events: list[Event]) -> None
     assert shown["bytes up"] == "0 B"
 
 
+def test_refused_evaluations_are_told_beside_the_training_not_in_its_share() -> None:
+    """Of two trained clients one was refused; of the evaluations, only the refused is known."""
+    events = [begun(1, "a", "b"), update(1, "a"), refused(1, "b"), refused(1, "a", "evaluate")]
+    (tile,) = (tile for tile in tiles(tell(events)) if tile.label == "quarantined")
+    assert (tile.value, tile.detail) == ("1", "of 2 training replies, and 1 in evaluation")
+
+
 def test_the_best_of_a_loss_is_the_least_and_of_another_metric_the_largest() -> None:
     loss = best_value(tell([ended(1, loss=0.5), ended(2, loss=0.2), ended(3, loss=0.4)]))
     score = best_value(tell([ended(1, f1=0.5), ended(2, f1=0.2), ended(3, f1=float("nan"))]))
@@ -250,6 +258,15 @@ def test_stragglers_are_told_by_name() -> None:
     events = [update(1, name, training_time=seconds) for name, seconds in times.items()]
     slow = [client.name for client in client_facts(tell(events)) if client.slow]
     assert slow == ["e"]
+
+
+def test_who_claims_an_absurd_time_is_a_straggler_and_moves_no_figure_of_the_others() -> None:
+    times = {"a": 1.0, "b": 1.1, "c": 0.9, "d": 1.0, "e": 1e308}
+    story = tell([update(1, name, training_time=seconds) for name, seconds in times.items()])
+    _, (lies,) = by_round(story, training_seconds(story))
+    assert (lies.count, lies.median, lies.high) == (4, 1.0, 1.1)
+    told = {client.name: (client.slow, client.seconds) for client in client_facts(story)}
+    assert (told["e"], told["b"]) == ((1, None), (0, 1.1))
 
 
 def test_without_metadata_the_servers_clock_is_the_training_time() -> None:

@@ -36,7 +36,7 @@ from fedwaggle.runs.events import (
     to_line,
 )
 from fedwaggle.runs.files import LineFile
-from fedwaggle.runs.frame import STATES
+from fedwaggle.runs.frame import STATES, sparkline
 from fedwaggle.runs.record import record_of
 from fedwaggle.runs.watch import Tail, frame, watch
 
@@ -176,6 +176,11 @@ def test_any_metric_can_be_shown() -> None:
     assert "███▁" in picture
 
 
+def test_the_least_floats_of_all_are_a_row_of_bars() -> None:
+    """Half of the least is 0, so there is no distance left to measure by."""
+    assert sparkline([0.0, 5e-324], 10) == "▁▁"
+
+
 def test_a_run_that_has_not_begun_can_be_shown() -> None:
     assert "no client was sampled yet" in text([])
 
@@ -236,6 +241,17 @@ def test_off_a_terminal_a_running_run_is_awaited(tmp_path: Path) -> None:
     timer.join()
     writer.end()
     assert [word in captured.get() for word in ("iid  running", "iid  finished")] == [True, True]
+
+
+def test_a_line_of_other_hands_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """The first line is read before, so that the bad one is the first of what was appended."""
+    file = tmp_path / "events.jsonl"
+    file.write_text(to_line(START) + "\n")
+    tail = Tail(tmp_path)
+    tail.record()
+    file.write_text(file.read_text() + "garbage\n")
+    with pytest.raises(RunError, match=rf"{file}, line 2: expected one JSON object a line"):
+        tail.record()
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:

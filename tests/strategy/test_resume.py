@@ -32,7 +32,7 @@ from flwr.supercore.privacy_accounting import (
 )
 
 from fedwaggle.errors import NodesError, RunError
-from fedwaggle.runs import Request, Run, open_run, resuming
+from fedwaggle.runs import Request, Run, load, open_run, resuming
 from fedwaggle.runs.checkpoints import model_sha256, read_model
 from fedwaggle.runs.events import current_events, read_events
 from fedwaggle.runs.snapshots import read_latest_snapshot, write_snapshot
@@ -139,6 +139,50 @@ def test_more_rounds_go_on_as_if_they_had_been_asked_for_at_once(make_grid, tmp_
     with open_run(tmp_path / "b", request=request, resume=run.name) as run:
         run_rounds(run, FedAdam, make_grid(drift, NODES), 5)
     assert facts(run.path) == facts(whole)
+
+
+def test_to_go_on_with_other_nodes_is_refused_and_leaves_the_record_as_it_was(make_grid, tmp_path):
+    """A client's part of the data follows from its number and from how many there are."""
+    grid = make_grid(drift, NODES)
+    grid.engine_name = "local"
+    with Run.create(tmp_path, request=Request()) as run:
+        run_rounds(run, FedAvg, grid, 1)
+    fewer = make_grid(drift, NODES - 1)
+    fewer.engine_name = "local"
+    with (
+        pytest.raises(RunError, match=f"the run has {NODES}, and now there are {NODES - 1}"),
+        open_run(tmp_path, request=Request(), resume="latest") as run,
+    ):
+        run_rounds(run, FedAvg, fewer, 2)
+    assert [e for e in read_events(run.path / "events.jsonl") if e.event == "run-resumed"] == []
+    with open_run(tmp_path, request=Request(), resume="latest", fork=True) as run:
+        run_rounds(run, FedAvg, fewer, 2)
+    assert load(run.path).status == "finished"
+
+
+def test_to_go_on_with_another_model_is_refused_by_name(make_grid, tmp_path):
+    with Run.create(tmp_path, request=Request()) as run:
+        run_rounds(run, FedAvg, make_grid(drift, NODES), 1)
+
+    class Strategy(Waggle[Facts], FedAvg):
+        pass
+
+    with (
+        pytest.raises(RunError, match=r"1 arrays differ, such as 'w': float32\[8\] there"),
+        open_run(tmp_path, request=Request(), resume="latest") as run,
+    ):
+        Strategy(run=run).start(make_grid(drift, NODES), record(np.zeros(9)), 2)
+
+
+def test_fewer_rounds_than_there_are_is_told_to_be_nothing_to_do(make_grid, tmp_path, caplog):
+    with Run.create(tmp_path, request=Request()) as run:
+        run_rounds(run, FedAvg, make_grid(drift, NODES), 2)
+    with (
+        caplog.at_level(logging.WARNING),
+        open_run(tmp_path, request=Request(), resume="latest") as run,
+    ):
+        run_rounds(run, FedAvg, make_grid(drift, NODES), 1)
+    assert "nothing to do: the run has 2 rounds, and 1 are asked for" in caplog.text
 
 
 def test_a_damaged_resume_point_costs_one_more_round(make_grid, tmp_path, caplog):

@@ -27,7 +27,10 @@ _LEAVE_OUT = shutil.ignore_patterns("outputs", "wandb", "__pycache__", "*.pyc", 
 def new(
     name: Annotated[str, typer.Argument(help="Name of the project and of its folder.")],
 ) -> None:
-    """Make a new project: the quickstart under a name of your own, ready to run."""
+    """Make a new project: the quickstart under a name of your own, ready to run.
+
+    NAME is that of the project and of its folder: letters, digits and hyphens.
+    """
     path = create_project(name, Path.cwd())
     command = f"waggle run {name}"
     typer.echo(

@@ -10,18 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fedwaggle.cli.base import FAILED, outputs_here, show_tracebacks
+from fedwaggle.cli.going_on import app_that_goes_on
 from fedwaggle.errors import ConfigError, WaggleError
 
 if TYPE_CHECKING:
     from fedwaggle.engine.app import ConfigValue
 
-__all__ = ["parse_settings", "run"]
+__all__ = ["parse_run_config", "parse_settings", "run"]
 
+_NODES = 10
 _PAIR = re.compile(r"""\S+?=(?:'[^']*'|"[^"]*"|\S+)""")  # what `flwr run` takes for one pair
 
 
@@ -37,11 +39,15 @@ def run(
         typer.Option(
             "--run-config",
             "-c",
-            metavar="'KEY=VALUE ...'",
-            help="The same, as `flwr run` takes it.",
+            metavar="PAIRS|FILE",
+            help="The same, as `flwr run` takes it: 'KEY=VALUE ...', or a .toml file. "
+            "Where both set a key, --set counts.",
         ),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Simulated nodes.")] = 10,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Simulated nodes: 10, or as many as the run that goes on has."),
+    ] = None,
     engine: Annotated[
         Literal["local", "flower"],
         typer.Option(help="local: this library's own. flower: stock `flwr run`, on Ray."),
@@ -73,6 +79,8 @@ def run(
 ) -> None:
     """Run a Flower app, and keep its record in ./outputs.
 
+    APP is its folder, the one with its pyproject.toml; this folder if left out.
+
     Exit status: 0 the run ended well, 1 it failed, 2 it was refused, 130 it was stopped.
     """
     from fedwaggle.engine import read_app
@@ -81,14 +89,16 @@ def run(
 
     if verbose:
         show_tracebacks(ctx)
-    pairs = [pair for line in run_config or [] for pair in _PAIR.findall(line)]
-    overrides = parse_settings([*pairs, *(settings or [])], read_app(app).config)
+    defaults = read_app(app).config
+    overrides = parse_run_config(run_config or [], defaults)
+    overrides |= parse_settings(settings or [], defaults)
     asked = read_app(app, overrides)
     os.environ.setdefault("WAGGLE_OUTPUTS", str(outputs_here()))
     outputs = outputs_root(str(asked.config.get("outputs", "")))
     if resume is not None or fork:
-        overrides |= _resume_settings(asked.config, outputs, resume, fork=fork)
-        asked = read_app(app, overrides)
+        asked, recorded = app_that_goes_on(app, overrides, outputs, resume, fork=fork)
+        nodes = nodes or recorded
+    nodes = nodes or _NODES
     if engine == "local":
         with _app_errors_shown(asked.path, in_full=verbose):
             run_locally(
@@ -109,13 +119,73 @@ def run(
     flower.run(
         asked.path,
         outputs=outputs,
-        config={key: asked.config[key] for key in overrides},
+        config={key: value for key, value in asked.config.items() if value != defaults[key]},
         resources=flower.FlowerResources(
             nodes=nodes, workers=workers, gpus=gpus or 0, clients_per_gpu=clients_per_gpu
         ),
         quiet=quiet,
         notify=lambda line: typer.echo(line, err=True),
     )
+
+
+def parse_run_config(lines: Sequence[str], defaults: Mapping[str, ConfigValue]) -> dict[str, Any]:
+    """Read ``--run-config`` as Flower does; but what it would pass over is a mistake here.
+
+    Parameters
+    ----------
+    lines : Sequence[str]
+        What stood after each ``--run-config``: pairs with spaces between, or, as the only one,
+        the path of a TOML file.
+    defaults : Mapping[str, ConfigValue]
+        The app's config, as for :func:`parse_settings`.
+
+    Returns
+    -------
+    dict[str, Any]
+        The settings; those of a file may be nested in tables.
+
+    Raises
+    ------
+    ConfigError
+        If a part of a line is no pair, or the file cannot be read.
+
+    Examples
+    --------
+    >>> parse_run_config(["lr=0.1 note='a b'", "rounds=3"], {"note": ""})
+    {'lr': 0.1, 'note': 'a b', 'rounds': 3}
+    """
+    files = [line for line in lines if _is_file(line)]
+    if files and len(lines) == 1:
+        return _read_toml(Path(files[0]).expanduser())
+    mistakes = [
+        f"--run-config {name}: expected a TOML file to be the only --run-config; "
+        "write what else you set as --set KEY=VALUE"
+        for name in files
+    ]
+    for line in lines:
+        if line not in files and (rest := " ".join(_PAIR.sub(" ", line).split())):
+            mistakes.append(
+                f"--run-config {rest}: expected KEY=VALUE pairs without spaces around =, or the "
+                "path of a .toml file; write -c \"lr=0.5 note='two words'\", for example"
+            )
+    if mistakes:
+        raise ConfigError(mistakes)
+    return parse_settings([pair for line in lines for pair in _PAIR.findall(line)], defaults)
+
+
+def _is_file(line: str) -> bool:
+    """Whether it is a path, and not the pair ``key=name.toml``."""
+    return line.endswith(".toml") and ("=" not in line or Path(line).expanduser().is_file())
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            [f"--run-config {path}: expected a TOML file with keys of the app, but {reason}"]
+        ) from error
 
 
 def parse_settings(
@@ -162,26 +232,6 @@ def _parse_value(text: str, default: ConfigValue | None) -> ConfigValue:
     # A line break in the text could begin a second key: then it is not one value but text.
     is_other_than_asked = isinstance(default, str) and not isinstance(value, str)
     return text if is_other_than_asked or len(table) > 1 else value
-
-
-def _resume_settings(
-    config: Mapping[str, ConfigValue], outputs: Path, which: str | None, *, fork: bool
-) -> dict[str, ConfigValue]:
-    """Return the config that makes an app go on with a run."""
-    from fedwaggle.runs.listing import find_run
-
-    if which is None:
-        raise ConfigError(["--fork: expected --resume RUN beside it, to say where to begin"])
-    settings: dict[str, ConfigValue] = {"resume": ""} | ({"fork": True} if fork else {})
-    mistakes = [
-        f"--{key}: expected the app to have the key {key} in [tool.flwr.app.config]; "
-        "`waggle new` makes an app that shows how it is used"
-        for key in settings
-        if key not in config
-    ]
-    if mistakes:
-        raise ConfigError(mistakes)
-    return settings | {"resume": str(find_run(which, outputs).absolute())}
 
 
 def _refuse_local_options(client_timeout: float | None, *, isolate: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedwaggle.cli.base import outputs_here
+from fedwaggle.errors import ConfigError
 
 __all__ = ["compare", "report", "runs", "watch"]
 
@@ -20,15 +21,23 @@ def runs(
         Path | None, typer.Argument(help="Folder of runs; ./outputs by default.")
     ] = None,
 ) -> None:
-    """List the runs in a folder."""
+    """List the runs in a folder.
+
+    ROOT is the folder; ./outputs if left out.
+    """
     from rich.console import Console
+    from rich.measure import measure_renderables
 
     from fedwaggle.runs.listing import list_runs, render_runs
 
     root = root or outputs_here()
     listings = list_runs(root)
     if listings:
-        Console().print(render_runs(listings))
+        console, table = Console(), render_runs(listings)
+        if not console.is_terminal:  # what reads a file or a pipe wants whole lines
+            wide = console.options.update(max_width=10_000)
+            console.width = measure_renderables(console, wide, [table]).maximum
+        console.print(table)
     else:
         typer.echo(f"No runs in {root}; `waggle run` makes one.")
 
@@ -44,15 +53,24 @@ def report(
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve a page that follows the run, until Ctrl-C.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve at; 0: any.")] = 0,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to serve at; any if left out.")
+    ] = None,
 ) -> None:
-    """Write the report of a run as one HTML file, or serve it live."""
+    """Write the report of a run as one HTML file, or serve it live.
+
+    RUN is latest, the name of a run, or its folder; latest if left out.
+    """
     from fedwaggle.runs import report as reports
     from fedwaggle.runs.listing import find_run
 
+    if serve and output is not None:
+        raise ConfigError(["--output: expected no --serve beside it; a served page is no file"])
+    if port is not None and not serve:
+        raise ConfigError(["--port: expected --serve beside it; a file is written without a port"])
     path = find_run(run, outputs_here())
     if serve:
-        reports.serve(path, port, open_browser=open_browser)
+        reports.serve(path, port or 0, open_browser=open_browser)
         return
     file = reports.write_report(path, output)
     typer.echo(file)
@@ -61,7 +79,10 @@ def report(
 
 
 def watch(run: Run = "latest") -> None:
-    """Watch a run in the terminal."""
+    """Watch a run in the terminal, until it ends or q is pressed.
+
+    RUN is latest, the name of a run, or its folder; latest if left out.
+    """
     from fedwaggle.runs.listing import find_run
     from fedwaggle.runs.watch import watch as watch_run
 
@@ -72,7 +93,10 @@ def compare(
     runs: Annotated[list[str], typer.Argument(help="Two runs or more.", metavar="RUN RUN...")],
     output: Annotated[Path, typer.Option(help="File to write.")] = Path("comparison.html"),
 ) -> None:
-    """Compare runs in one HTML file."""
+    """Compare runs in one HTML file.
+
+    RUN is latest, the name of a run, or its folder; two runs or more.
+    """
     from fedwaggle.runs.compare import write_comparison
     from fedwaggle.runs.listing import find_run
 

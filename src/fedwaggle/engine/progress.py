@@ -171,7 +171,7 @@ class BarProgress(Progress):
             description=kind,
             total=self.tally.sent.get(kind, 0),
             completed=self.tally.done.get(kind, 0),
-            accuracy=f"accuracy {self.tally.accuracy}" if self.tally.accuracies else "",
+            accuracy=f"clients' accuracy {self.tally.accuracy}" if self.tally.accuracies else "",
         )
         self._bars.refresh()
 

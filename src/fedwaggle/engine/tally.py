@@ -49,7 +49,7 @@ class RoundTally:
         --------
         >>> tally = RoundTally(2, {"train": 5}, {"train": 5}, 1, [0.5, 0.7], began=0.0)
         >>> tally.line(3, now=1.25)
-        'round 2/3  train 5/5  errors 1  accuracy 0.600  1.2 s'
+        "round 2/3  train 5/5  errors 1  clients' accuracy 0.600  1.2 s"
         """
         of = f"/{num_rounds}" if num_rounds else ""
         kinds = [f"{kind} {self.done.get(kind, 0)}/{n}" for kind, n in self.sent.items()]
@@ -57,7 +57,7 @@ class RoundTally:
         if self.errors:
             parts.append(f"errors {self.errors}")
         if self.accuracies:
-            parts.append(f"accuracy {self.accuracy}")
+            parts.append(f"clients' accuracy {self.accuracy}")
         return "  ".join([*parts, f"{now - self.began:.1f} s"])
 
     @property
@@ -78,9 +78,10 @@ def round_of(content: RecordDict) -> int | None:
 
 
 def accuracy_of(content: RecordDict) -> float | None:
-    """Return the first metric that has an accuracy's name."""
+    """Return the first metric that has an accuracy's name, and is from 0 to 100."""
     for record in content.values():
         for name, value in record.items():
-            if isinstance(value, int | float) and "acc" in name.lower():
+            # What a client says: it may be any number, and one that says too much says nothing.
+            if isinstance(value, int | float) and "acc" in name.lower() and 0 <= value <= 100:
                 return float(value)
     return None

@@ -6,8 +6,8 @@ the sample standard deviation over seeds.
 
 from __future__ import annotations
 
-import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from fedwaggle.runs.report.figure import Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.model_figures import best_value, families
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.render import footer, paired, read_story
+from fedwaggle.runs.report.stats import is_ordinary
 from fedwaggle.runs.report.summary import current_config
 from fedwaggle.runs.report.words import plotly_text, title_text
 from fedwaggle.text import printable
@@ -48,10 +49,14 @@ def write_comparison(runs: Sequence[Path], output: Path) -> Path:
     Raises
     ------
     RunError
-        If there are fewer than two runs, one cannot be read, or the file cannot be written.
+        If there are fewer than two runs, one is named twice or cannot be read, or the file
+        cannot be written.
     """
     if len(runs) < 2:
         raise RunError(f"compare: expected two runs at least, got {len(runs)}; name another one")
+    twice = [path for path, count in Counter(run.resolve() for run in runs).items() if count > 1]
+    if twice:
+        raise RunError(f"compare: expected each run once, got {twice[0].name} again; leave it out")
     compared = [_read(path, label) for path, label in zip(runs, _labels(runs), strict=True)]
     page = _render(compared, datetime.now(UTC))
     try:
@@ -145,7 +150,7 @@ def _curves(groups: Sequence[Group], metric: str, key: str) -> Figure:
 
 def _group_traces(group: Group, curves: Sequence[dict[int, float]]) -> list[Trace]:
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
-    rounds = [n for n in shared if all(math.isfinite(curve[n]) for curve in curves)]
+    rounds = [n for n in shared if all(is_ordinary(curve[n]) for curve in curves)]
     means = [statistics.fmean(curve[n] for curve in curves) for n in rounds]
     sds = [statistics.stdev(curve[n] for curve in curves) for n in rounds]
     hidden = {"showlegend": False, "hoverinfo": "skip", "legendgroup": group.name[:2]}

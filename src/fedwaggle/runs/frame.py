@@ -91,7 +91,8 @@ def sparkline(values: Sequence[float], columns: int) -> str:
         if not math.isfinite(value):
             return "x"
         # Halved first: the difference of two floats may be beyond all floats.
-        share = (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.0
+        span = high / 2 - low / 2
+        share = (value / 2 - low / 2) / span if span > 0 else 0.0
         return LEVELS[min(int(share * len(LEVELS)), len(LEVELS) - 1)]
 
     return "".join(map(bar, values))
@@ -156,7 +157,7 @@ def _float(value: MetricValue) -> float:
     try:
         return float(value)  # type: ignore[arg-type]  # lists were left out
     except OverflowError:  # an integer beyond all floats
-        return math.inf
+        return math.copysign(math.inf, value > 0 or -1)  # type: ignore[operator]
 
 
 def _grid(run: RunRecord, width: int, client_rows: int) -> list[RenderableType]:

@@ -117,10 +117,10 @@ def render_runs(listings: Sequence[RunListing]) -> Table:
      20260102T030405Z-iid  finished     8/8  accuracy 0.8861 (round 7)         1:15    42
     """
     table = Table(box=None, header_style="bold")
-    table.add_column("run", overflow="fold")
+    table.add_column("run", overflow="fold", min_width=16)  # of a start's time
     table.add_column("status", no_wrap=True)
     table.add_column("rounds", no_wrap=True, justify="right")
-    table.add_column("best", overflow="fold")
+    table.add_column("best", overflow="fold", min_width=8)
     table.add_column("duration", no_wrap=True, justify="right")
     table.add_column("seed", no_wrap=True, justify="right")
     for each in listings:

@@ -20,7 +20,14 @@ from fedwaggle.runs.checkpoints import (
     remove_best,
     save_best,
 )
-from fedwaggle.runs.events import RunResumed, UnknownEvent, current_events, read_events, to_line
+from fedwaggle.runs.events import (
+    RunResumed,
+    RunStarted,
+    UnknownEvent,
+    current_events,
+    read_events,
+    to_line,
+)
 from fedwaggle.runs.folder import EVENTS, Run, make_folder, read_request
 from fedwaggle.runs.listing import find_run
 from fedwaggle.runs.requests import Request, breaking_changes, changes
@@ -31,7 +38,7 @@ from fedwaggle.runs.snapshots import (
     write_snapshot,
 )
 
-__all__ = ["open_run"]
+__all__ = ["nodes_of", "open_run"]
 
 logger = logging.getLogger("flwr.fedwaggle.runs")
 
@@ -86,6 +93,16 @@ def open_run(
     return run
 
 
+def nodes_of(path: Path) -> int | None:
+    """Return how many nodes a run had when it began or last went on, if that is known."""
+    told = [
+        event.nodes
+        for event in read_events(path / EVENTS)
+        if isinstance(event, RunStarted | RunResumed) and event.nodes is not None
+    ]
+    return told[-1] if told else None
+
+
 def _fork(path: Path, root: Path, name: str, before: Request, request: Request) -> Run:
     """Copy a run up to its last resume point into a new folder, and open that."""
     snapshot = read_latest_snapshot(path)
@@ -107,6 +124,7 @@ def _go_back(path: Path) -> None:
     """
     snapshot = read_latest_snapshot(path)
     if snapshot is None:
+        logger.warning("%s: there is no resume point; it begins anew, at round 0", path)
         remove_best(path)
         return
     known = _put_best(snapshot, path, path)

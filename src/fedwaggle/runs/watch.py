@@ -85,7 +85,8 @@ class Tail:
         Raises
         ------
         RunError
-            If there is no run in the folder, or its record was changed by other hands.
+            If there is no run in the folder, or its record was changed by other hands. The
+            message names the file, and the line.
         """
         is_live = is_being_written(self._run)  # before reading: the end of a run comes last
         news = self._news()
@@ -108,7 +109,13 @@ class Tail:
             ) from error
         whole = grown[: grown.rfind(b"\n") + 1]
         self._read_bytes += len(whole)
-        return [parse_line(line) for line in whole.splitlines()]
+        news: list[Event | UnknownEvent] = []
+        for number, line in enumerate(whole.splitlines(), start=len(self._events) + 1):
+            try:
+                news.append(parse_line(line))
+            except RunError as error:
+                raise RunError(f"{events}, line {number}: {error}") from error
+        return news
 
 
 def _show_live(tail: Tail, console: Console) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from flwr.serverapp import Grid
 
-__all__ = ["SIMULATION", "engine_name"]
+__all__ = ["SIMULATED", "SIMULATION", "engine_name"]
 
 SIMULATION = "flower-simulation"
+SIMULATED = {SIMULATION, "local"}
+"""Engines whose nodes are as many as they were told, each with its part of the data by number."""
 
 _BY_GRID = {"InMemoryGrid": SIMULATION, "HttpGrid": "flower-superlink"}
 

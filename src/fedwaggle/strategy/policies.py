@@ -173,8 +173,8 @@ class RestStragglers(Generic[M]):
         decisions = [
             Decision(
                 f"rest for {self.rest_rounds} rounds",
-                f"took {seconds:.1f} s, more than {self.factor:g} times the median "
-                f"({limit / self.factor:.1f} s)",
+                f"took {seconds:.4g} s, more than {self.factor:g} times the median "
+                f"({limit / self.factor:.4g} s)",
                 (client,),
                 rest_rounds=self.rest_rounds,
             )

@@ -19,17 +19,19 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any, Generic, Literal, TypeVar, cast
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedwaggle.errors import ConfigError, NodesError
+from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.identity import client_order
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, PICKLE_WARNING, Codec, schema_of
 from fedwaggle.runs import Run
 from fedwaggle.runs.events import read_events
 from fedwaggle.runs.folder import EVENTS
-from fedwaggle.runs.snapshots import read_latest_snapshot
+from fedwaggle.runs.resuming import nodes_of
+from fedwaggle.runs.snapshots import Snapshot, read_latest_snapshot
 from fedwaggle.schedules import Schedule
 from fedwaggle.seeds import derive_seed
 from fedwaggle.strategy.admission import (
@@ -47,7 +49,7 @@ from fedwaggle.strategy.collecting import (
     as_metrics,
     collector_for,
 )
-from fedwaggle.strategy.engines import SIMULATION, engine_name
+from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
@@ -236,7 +238,9 @@ class Waggle(Strategy, Generic[M]):
         roster = Roster(grid)
         if engine_name(grid) == SIMULATION:
             roster.gather(self.rules.node_timeout)
-        state = self._resume(roster, plan) or self._begin(roster, initial_arrays, plan)
+        state = self._resume(roster, initial_arrays, plan) or self._begin(
+            roster, initial_arrays, plan
+        )
         while state.server_round < num_rounds and not state.stopped:
             server_round, clock = state.server_round + 1, _Clock()
             with clock.phase("train"):
@@ -269,11 +273,14 @@ class Waggle(Strategy, Generic[M]):
         )
         return self._finish_round(state, Training(), Evaluation(), roster, plan, _Clock())
 
-    def _resume(self, roster: Roster, plan: _Plan) -> RunState | None:
+    def _resume(self, roster: Roster, initial_arrays: ArrayRecord, plan: _Plan) -> RunState | None:
         """Return the state that the run's folder holds; None if it is to begin at round 0."""
         if self.run is None or self.run.resumed is None:
             return None
+        self._refuse_other_nodes(self.run, roster)
         snapshot = read_latest_snapshot(self.run.path)
+        if snapshot is not None:
+            _refuse_another_model(self.run, snapshot, Template.of(initial_arrays))
         self.journal.run_resumed(
             server_round=snapshot.server_round if snapshot else -1,
             engine=engine_name(roster.grid),
@@ -292,7 +299,24 @@ class Waggle(Strategy, Generic[M]):
         if hasattr(roster.grid, "restore_client_states"):
             roster.grid.restore_client_states(client_states)
         logger.info("resumed after round %d of %s", state.server_round, self.run.path)
+        if state.server_round >= plan.num_rounds:
+            logger.warning(
+                "nothing to do: the run has %d rounds, and %d are asked for",
+                state.server_round,
+                plan.num_rounds,
+            )
         return state
+
+    def _refuse_other_nodes(self, run: Run, roster: Roster) -> None:
+        """Refuse to go on with other nodes where each has its part of the data by its number."""
+        if run.is_fork or engine_name(roster.grid) not in SIMULATED:
+            return
+        before, now = nodes_of(run.path), len(list(roster.grid.get_node_ids()))
+        if before is not None and before != now:
+            raise RunError(
+                f"nodes: the run has {before}, and now there are {now}, so that every client would "
+                f"have other data; go on with {before} (--nodes {before}), or --fork the run"
+            )
 
     def _train(
         self, server_round: int, state: RunState, roster: Roster, plan: _Plan
@@ -566,6 +590,24 @@ _ABSENT = {Code.CLIENT_CRASHED, Code.CLIENT_UNAVAILABLE}
 
 def _no_evaluation(server_round: int, arrays: ArrayRecord) -> None:
     """Stand in for an ``evaluate_fn`` that was not given."""
+
+
+def _refuse_another_model(run: Run, snapshot: Snapshot, asked: Template) -> None:
+    """Refuse to put what a resume point holds into a model that it does not fit."""
+    held = {key: (array.shape, array.dtype) for key, array in snapshot.model.items()}
+    wanted = {key: (spec.shape, spec.dtype) for key, spec in asked.specs.items()}
+    differing = sorted(key for key in {*held, *wanted} if held.get(key) != wanted.get(key))
+    if differing:
+        key = differing[0]
+        raise RunError(
+            f"{run.path.name}: its resume point is of another model: {len(differing)} arrays "
+            f"differ, such as {key!r}: {_said(held.get(key))} there, {_said(wanted.get(key))} now; "
+            "bring that model back, or begin a new run"
+        )
+
+
+def _said(kind: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
+    return "nothing" if kind is None else f"{kind[1]}{list(kind[0])}"
 
 
 def _with_metadata(updates: Sequence[ClientUpdate[M | None]]) -> list[ClientUpdate[M]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedwaggle.runs.report.figure import rounded
-from fedwaggle.runs.report.stats import far_above, groups
+from fedwaggle.runs.report.stats import far_above, groups, spread
 from fedwaggle.runs.report.story import RunStory, State
 from fedwaggle.text import printable
 
@@ -94,8 +94,8 @@ def client_facts(story: RunStory) -> list[ClientFacts]:
         if cell.state in (State.LEARNING, State.CONVERGED):
             facts.last_converged = cell.state is State.CONVERGED
     for facts in found.values():
-        known = [seconds[row] for row in facts.rows if row in seconds]
-        facts.seconds = float(np.median(known)) if known else None
+        lies = spread([seconds[row] for row in facts.rows if row in seconds])
+        facts.seconds = lies.median if lies else None
     return list(found.values())
 
 

@@ -11,7 +11,7 @@ from fedwaggle.runs.report.cells import ClientFacts, slow_rows, training_seconds
 from fedwaggle.runs.report.field_figures import DrawnFields, history_figures
 from fedwaggle.runs.report.figure import SERIES, Figure, Trace, band, layout, rounded
 from fedwaggle.runs.report.spreads import by_round, named_points
-from fedwaggle.runs.report.stats import Spread
+from fedwaggle.runs.report.stats import Spread, is_ordinary
 from fedwaggle.runs.report.story import RunStory, State
 from fedwaggle.runs.report.words import number_text
 from fedwaggle.text import printable
@@ -167,7 +167,7 @@ def _histograms(clients: Sequence[ClientFacts]) -> list[Figure]:
 
 
 def _histogram(key: str, title: str, x: str, values: Iterable[float]) -> Figure:
-    known = np.array([value for value in values if np.isfinite(value)], dtype=np.float64)
+    known = np.array([value for value in values if is_ordinary(value)], dtype=np.float64)
     if not known.size:
         return Figure(key, title)
     counts, edges = np.histogram(known, bins=min(40, max(1, int(np.ptp(known)))))

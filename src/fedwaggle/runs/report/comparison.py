@@ -16,6 +16,7 @@ from typing import Any
 from fedwaggle.runs.events import RunFinished
 from fedwaggle.runs.report.figure import SERIES
 from fedwaggle.runs.report.model_figures import BestValue
+from fedwaggle.runs.report.stats import is_ordinary
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.summary import status
 from fedwaggle.runs.report.tables import TableCell, TableColumn, TableOf, TableRow
@@ -166,7 +167,7 @@ def _groups_table(groups: Sequence[Group], metrics: Sequence[str]) -> TableOf:
     rows = []
     for group in groups:
         runs = group.by_seed
-        best = [run.best for run in runs if run.best and math.isfinite(run.best.value)]
+        best = [run.best for run in runs if run.best and is_ordinary(run.best.value)]
         metric = best[0].metric if best else ""
         cells = [
             TableCell(group.name, "text"),
@@ -198,7 +199,7 @@ def _number(value: float | None, text: str) -> TableCell:
 def _last_values(runs: Sequence[ComparedRun], metric: str) -> list[float]:
     curves = [run.curves[metric] for run in runs if run.curves.get(metric)]
     values = [curve[max(curve)] for curve in curves]
-    return [value for value in values if math.isfinite(value)]
+    return [value for value in values if is_ordinary(value)]
 
 
 def _runs_table(groups: Sequence[Group]) -> TableOf:

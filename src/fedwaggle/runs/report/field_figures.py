@@ -12,7 +12,7 @@ import numpy as np
 from fedwaggle.runs.report.cells import history_steps, thin
 from fedwaggle.runs.report.figure import SERIES, Figure, band, layout, line
 from fedwaggle.runs.report.spreads import by_round, named_points
-from fedwaggle.runs.report.stats import far_above, groups, spread
+from fedwaggle.runs.report.stats import far_above, groups, is_ordinary, spread
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.words import title_text
 
@@ -63,7 +63,7 @@ def _history(story: RunStory, name: str, key: str, at: int) -> Figure:
     steps = history_steps(story, name)
     histories = story.fields.histories[name]
     x, spreads, high = [], [], []
-    not_finite = sum(not np.isfinite(history).all() for history in histories.values())
+    not_finite = sum(not all(map(is_ordinary, history)) for history in histories.values())
     rows = np.array(list(histories), dtype=np.int64)
     rounds = np.array([story.cells[row].round for row in rows], dtype=np.int64)
     for number, where in groups(rounds):
@@ -82,7 +82,7 @@ def _history(story: RunStory, name: str, key: str, at: int) -> Figure:
     traces += named_points(story, high, finals, "ends far above the rest", "")
     note = "Within a round, from left to right: what a client reports step by step."
     if not_finite:
-        note += f" {not_finite} histories hold a value that is not finite."
+        note += f" {not_finite} histories hold a value that no axis can show."
     return Figure(
         key,
         f"{title_text(name, 40)} of clients",

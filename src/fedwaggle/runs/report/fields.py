@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from fedwaggle.runs.report.stats import as_float
+
 __all__ = ["Fact", "FieldTable", "facts"]
 
 Fact: TypeAlias = bool | float | list[float]
@@ -69,10 +71,7 @@ def _number(value: object) -> float | None:
         return _NOT_FINITE.get(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        return float(value)
-    except OverflowError:  # JSON has integers of any length
-        return math.inf if value > 0 else -math.inf
+    return as_float(value)
 
 
 def _history(value: object) -> list[float] | None:

@@ -6,12 +6,11 @@ script puts the colours in. So the same figure serves both, and print.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fedwaggle.runs.report.stats import Spread
+from fedwaggle.runs.report.stats import Spread, is_ordinary
 
 __all__ = ["SERIES", "Figure", "band", "layout", "line", "rounded"]
 
@@ -128,15 +127,17 @@ def layout(
 
 
 def rounded(values: Iterable[float | None], digits: int = 5) -> list[float | None]:
-    """Return numbers at a few significant digits, to keep the page small; None for not finite.
+    """Return numbers at a few significant digits, to keep the page small.
+
+    What is not ordinary is None, a gap: axes that hold it show nothing of the rest.
 
     Examples
     --------
-    >>> rounded([0.123456789, None, float("inf")])
-    [0.12346, None, None]
+    >>> rounded([0.123456789, None, float("inf"), 1e308])
+    [0.12346, None, None, None]
     """
     return [
-        None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+        None if value is None or not is_ordinary(value) else float(f"{value:.{digits}g}")
         for value in values
     ]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from fedwaggle.runs.events import MetricValue, RoundFinished
 from fedwaggle.runs.report.figure import SERIES, Figure, Trace, layout, line, rounded
+from fedwaggle.runs.report.stats import as_float
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.words import number_text, plotly_text, title_text, value_text
 
@@ -17,7 +18,7 @@ __all__ = ["BestValue", "Family", "best_value", "families", "model_figures", "ra
 _SOURCES = {
     "metrics": "global model, on the server",
     "evaluate_metrics": "global model, at the clients",
-    "train_metrics": "clients' training, averaged",
+    "train_metrics": "clients' training",
 }
 _ALIASES = {"acc": "accuracy"}
 _MOST_FAMILIES = 14
@@ -72,7 +73,7 @@ def families(rounds: Sequence[RoundFinished], first: str = "accuracy") -> list[F
                     continue
                 name = _plain(sent)
                 family = found.setdefault(name, Family(name))
-                family.curves.setdefault((source, sent), {})[end.round] = _float(value)
+                family.curves.setdefault((source, sent), {})[end.round] = as_float(value)
     rank = {first: 0, "accuracy": 1, "loss": 2}
     return sorted(found.values(), key=lambda family: rank.get(family.name, 3))
 
@@ -81,13 +82,6 @@ def _plain(name: str) -> str:
     """Return a metric's name without what says who measured it."""
     plain = re.sub(r"^(train|eval|evaluate|test|val|server|global)[_-](?=.)", "", name)
     return _ALIASES.get(plain, plain)
-
-
-def _float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # JSON has integers of any length
-        return math.inf if value > 0 else -math.inf
 
 
 def best_value(story: RunStory) -> BestValue | None:

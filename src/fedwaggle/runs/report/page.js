@@ -181,7 +181,10 @@
       const down = cell.getAttribute("aria-sort") !== "descending";
       for (const other of cell.parentElement.children) other.removeAttribute("aria-sort");
       cell.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const value = (row) => Number(row.cells[cell.cellIndex].dataset.value);
+      const value = (row) => {
+        const number = Number(row.cells[cell.cellIndex].dataset.value);
+        return Number.isFinite(number) ? number : -Number.MAX_VALUE; // what is not there comes below the rest
+      };
       body.append(...[...body.rows].sort((a, b) => (down ? value(b) - value(a) : value(a) - value(b))));
     });
   }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ from fedwaggle.runs.report.field_figures import DrawnFields, drawn_fields, field
 from fedwaggle.runs.report.figure import Figure
 from fedwaggle.runs.report.model_figures import model_figures
 from fedwaggle.runs.report.page import build_page
+from fedwaggle.runs.report.stats import is_ordinary
 from fedwaggle.runs.report.story import RunStory, tell
 from fedwaggle.runs.report.summary import config_rows, facts, notes, status, tiles
 from fedwaggle.runs.report.tables import tables
@@ -143,7 +145,7 @@ def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | Non
         "rounds": rounds,
         "cells": cells.data,
         "drawn": cells.drawn,
-        "total_examples": sum(client.num_examples or 0 for client in clients),
+        "total_examples": _total(client.num_examples for client in clients),
         "states": [{"code": s.code, "word": word, "color": color} for s, word, color in states],
         "figures": [figure.payload() for section in sections for figure in section.figures],
         "live": live,
@@ -167,6 +169,10 @@ def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | Non
         config=config_rows(story),
         footer=footer(now),
     )
+
+
+def _total(counts: Iterable[float | None]) -> float:
+    return math.fsum(count for count in counts if count is not None and is_ordinary(count))
 
 
 def _subtitle(story: RunStory) -> str:

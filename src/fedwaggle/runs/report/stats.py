@@ -1,21 +1,53 @@
-"""The few statistics that a picture of a run needs, as pure functions."""
+"""The few statistics that a picture of a run needs, as pure functions.
+
+Much of it is of numbers that clients chose. So there are statistics of ordinary numbers only:
+sums, means and the axes of all others may overflow.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spread", "far_above", "groups", "spread"]
+__all__ = ["Spread", "as_float", "far_above", "groups", "is_ordinary", "spread"]
+
+MAX_MAGNITUDE = 1e100  # of an ordinary number
 
 Floats = NDArray[np.float64]
 
 
+def as_float(value: float) -> float:
+    """Return a number of an event as a float; JSON has integers beyond all floats.
+
+    Examples
+    --------
+    >>> as_float(3), as_float(-(10**400))
+    (3.0, -inf)
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def is_ordinary(value: float) -> bool:
+    """Return whether sums and axes can hold a number.
+
+    Examples
+    --------
+    >>> is_ordinary(-0.5), is_ordinary(1e308), is_ordinary(math.nan)
+    (True, False, False)
+    """
+    return abs(value) <= MAX_MAGNITUDE
+
+
 @dataclass(frozen=True)
 class Spread:
-    """How values lie: their number, extremes, quartiles and tenths; finite values only."""
+    """How values lie: their number, extremes, quartiles and tenths; ordinary values only."""
 
     count: int
     low: float
@@ -28,7 +60,7 @@ class Spread:
 
 
 def spread(values: Sequence[float] | Floats) -> Spread | None:
-    """Return how values lie, or None if none of them is finite.
+    """Return how values lie, or None if none of them is ordinary.
 
     Examples
     --------
@@ -36,7 +68,7 @@ def spread(values: Sequence[float] | Floats) -> Spread | None:
     3.0
     """
     known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)]
+    known = known[np.abs(known) <= MAX_MAGNITUDE]  # NaN is not
     if not known.size:
         return None
     cuts = np.quantile(known, [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1])
@@ -48,7 +80,7 @@ def far_above(values: Sequence[float] | Floats) -> list[int]:
 
     That is: above the third quartile by three times the distance between the quartiles (Tukey's
     outer fence), and above 1.5 times the median, so that a tight group has no outliers. Fewer
-    than four values are too few to tell.
+    than four ordinary values are too few to tell.
 
     Examples
     --------

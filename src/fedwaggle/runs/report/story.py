@@ -31,6 +31,7 @@ from fedwaggle.runs.events import (
     current_events,
 )
 from fedwaggle.runs.report.fields import FieldTable
+from fedwaggle.runs.report.stats import as_float
 from fedwaggle.runs.report.words import natural_key
 
 __all__ = ["Cell", "Refusal", "Round", "RunStory", "State", "tell"]
@@ -276,7 +277,7 @@ class _Teller:
             state = State.ADMITTED
         cell = self.cells[row]
         cell.state, cell.seconds, cell.bytes = state, event.seconds, event.bytes
-        cell.num_examples = float(event.num_examples)
+        cell.num_examples = as_float(event.num_examples)
         self.fields.add(row, metadata)
         if problem := event.metadata_error:
             self.refusals.append(

@@ -72,7 +72,6 @@ def tiles(story: RunStory) -> list[Tile]:
     ends = story.finished_rounds
     up = sum(end.bytes_up for end in ends)
     down = sum(entry.started.bytes_down for entry in story.rounds.values() if entry.started)
-    replies = sum(cell.state.admitted for cell in story.cells) + len(story.quarantines)
     skipped = sum(end.skipped for end in ends)
     return [
         _best_tile(story),
@@ -80,12 +79,7 @@ def tiles(story: RunStory) -> list[Tile]:
         Tile("rounds", _rounds(story), f"{skipped} skipped" if skipped else "done / asked for"),
         Tile("clients", f"{len(story.clients):,}", _nodes(story)),
         _converged_tile(story),
-        Tile(
-            "quarantined",
-            f"{len(story.quarantines):,}",
-            f"of {replies:,} replies",
-            "alarm" if story.quarantines else "",
-        ),
+        _quarantined_tile(story),
         Tile("missing", f"{story.missing:,}", f"of {len(story.cells):,} sampled"),
         Tile("bytes up", bytes_text(up), "from the clients"),
         Tile("bytes down", bytes_text(down), "to the clients"),
@@ -138,6 +132,16 @@ def _converged_tile(story: RunStory) -> Tile:
         return Tile("converged", "not told", "by the clients' metadata")
     at = max(said)
     return Tile("converged", f"{converged[at]} / {said[at]}", f"clients of round {at}")
+
+
+def _quarantined_tile(story: RunStory) -> Tile:
+    """Return the refused share of the training; of evaluations only the refused are recorded."""
+    refused = Counter(q.phase for q in story.quarantines)
+    replies = sum(cell.state.admitted for cell in story.cells) + refused["train"]
+    detail = f"of {replies:,} training replies"
+    if refused["evaluate"]:
+        detail += f", and {refused['evaluate']:,} in evaluation"
+    return Tile("quarantined", f"{refused['train']:,}", detail, "alarm" if refused else "")
 
 
 def _per_round(story: RunStory) -> str:

@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
+_MOST_SECONDS = 1e9  # 30 years; beyond, hours are no help
 
 
 def bytes_text(count: float) -> str:
@@ -26,9 +27,10 @@ def bytes_text(count: float) -> str:
 
     Examples
     --------
-    >>> bytes_text(950), bytes_text(1_250_000)
-    ('950 B', '1.25 MB')
+    >>> bytes_text(950), bytes_text(1_250_000), bytes_text(999_999)
+    ('950 B', '1.25 MB', '1 MB')
     """
+    count = float(f"{count:.3g}")  # what is shown, so that 1,000 of a unit are one of the next
     if count < 1000:
         return f"{count:.0f} B"
     power = min(int(math.log10(count) // 3), len(_UNITS))
@@ -42,10 +44,16 @@ def seconds_text(seconds: float) -> str:
     --------
     >>> seconds_text(0.0421), seconds_text(7.25), seconds_text(95), seconds_text(7384)
     ('42 ms', '7.2 s', '1 min 35 s', '2 h 03 min')
+    >>> seconds_text(-2.5), seconds_text(1e308)  # a client may say anything
+    ('-2.5 s', '1e+308 s')
     """
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 60:
+    if not abs(seconds) <= _MOST_SECONDS:  # NaN is not, either
+        return f"{number_text(seconds)} s"
+    if seconds < 0:
+        return f"-{seconds_text(-seconds)}"
+    if seconds < 0.9995:
+        return f"{1000 * abs(seconds):.0f} ms"  # -0.0 is not below 0
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

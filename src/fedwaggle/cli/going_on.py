@@ -1,0 +1,83 @@
+"""``waggle run --resume``: a run that goes on is asked what it was asked before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fedwaggle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedwaggle.engine.app import App
+
+__all__ = ["app_that_goes_on"]
+
+_NEVER_KEPT = {"resume", "fork", "outputs"}  # they say where a run is, not what it is
+
+
+def app_that_goes_on(
+    app: Path, overrides: Mapping[str, Any], outputs: Path, which: str | None, *, fork: bool
+) -> tuple[App, int | None]:
+    """Return an app whose config makes it go on with a run, and the nodes of that run.
+
+    What the run was asked when it began counts before the app's own config, unless it is forked,
+    and what is set now counts before both.
+
+    Parameters
+    ----------
+    app : Path
+        The app's folder.
+    overrides : Mapping[str, Any]
+        What is set now.
+    outputs : Path
+        The folder of runs.
+    which : str | None
+        The run: ``"latest"``, its name or its path.
+    fork : bool
+        Whether to begin a new run where that one is.
+
+    Raises
+    ------
+    ConfigError, RunError
+        If no run was named, if the app cannot resume, or if there is no such run.
+    """
+    from fedwaggle.engine import read_app
+    from fedwaggle.runs.folder import read_request
+    from fedwaggle.runs.listing import find_run
+    from fedwaggle.runs.resuming import nodes_of
+
+    asked = read_app(app, overrides)
+    if which is None:
+        raise ConfigError(["--fork: expected --resume RUN beside it, to say where to begin"])
+    _refuse_apps_that_cannot(asked.config, fork=fork)
+    path = find_run(which, outputs).absolute()
+    going_on = {**overrides, "resume": str(path)} | ({"fork": True} if fork else {})
+    if fork:
+        return read_app(app, going_on), nodes_of(path)
+    before = {
+        key: value
+        for key, value in read_request(path).config.items()
+        if key in asked.config and key not in _NEVER_KEPT
+    }
+    kept = read_app(app, {**before, **going_on})
+    for key in before:
+        if kept.config[key] != asked.config[key]:
+            typer.echo(
+                f"{key} = {kept.config[key]!r}, as the run was asked; --set {key}=VALUE changes it",
+                err=True,
+            )
+    return kept, nodes_of(path)
+
+
+def _refuse_apps_that_cannot(config: Mapping[str, object], *, fork: bool) -> None:
+    mistakes = [
+        f"--{key}: expected the app to have the key {key} in [tool.flwr.app.config]; "
+        "`waggle new` makes an app that shows how it is used"
+        for key in ["resume", *(["fork"] if fork else [])]
+        if key not in config
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
