@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -10,7 +13,9 @@ import pytest
 
 from fedwaggle.engine import board as board_module
 from fedwaggle.engine.board import Board
+from fedwaggle.engine.nursery import Nursery
 from fedwaggle.engine.parcels import Address
+from fedwaggle.engine.setup import Setup
 
 
 @pytest.fixture
@@ -50,13 +55,35 @@ def test_a_token_without_a_task_is_harmless(board: Board) -> None:
 
 
 def test_a_full_board_takes_no_more_until_somebody_took_one(
-    board: Board, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(board_module, "_MOST_TASKS", 2)
+    board = Board.create()
     assert [board.append(letter(n)) for n in range(3)] == [0, 1, None]
     assert board.take(0) == (0, letter(0))
     assert board.append(letter(9)) == 2
     assert [board.take(0), board.take(0)] == [(1, letter(1)), (2, letter(9))]
+    board.close()
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+def test_a_small_pipe_has_a_token_for_each_task(board: Board, pages: int) -> None:
+    """However far the queue is when it is filled up again, each task in it can be taken."""
+    fcntl.fcntl(board.tokens_in, fcntl.F_SETPIPE_SZ, pages * mmap.PAGESIZE)
+    os.set_blocking(board.tokens_out, False)  # a token that is missing is an error
+    small = Board(board.fd, board.tokens_out, board.tokens_in)
+
+    def append_all() -> int:
+        return len(list(iter(lambda: small.append(letter(0)), None)))
+
+    room = append_all()
+    assert room == (pages - 1) * mmap.PAGESIZE + 1
+    for taken in (1, room // 3, room - 1, room):
+        for _ in range(taken):
+            assert small.take(0)
+        assert append_all() == taken
+    for _ in range(room):
+        assert small.take(0)
 
 
 def test_a_closed_board_wakes_who_waits(board: Board) -> None:
@@ -68,3 +95,15 @@ def test_a_closed_board_wakes_who_waits(board: Board) -> None:
     waiting.join(5)
     assert taken == [None]
     board.tokens_in = os.dup(board.fd)  # for the fixture to close
+
+
+def test_a_slot_tells_its_task_until_the_server_was_told(board: Board) -> None:
+    """A nursery that ends while it says so, as one that is killed, leaves the task in the slot."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    setup = Setup([], "", "", 0, 1, {}, 0, 0, 1, 0, isolate=False, fork=True, devices=[])
+    board.append(letter(0))
+    board.take(0)
+    with ours, pytest.raises(BrokenPipeError):
+        Nursery(setup, board, ours, lambda index, slot: 0)._replace(0, 9)
+    assert board.in_hand(0) == 0

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fedwaggle.engine.launch import command
+
 CLIENT = """
 @app.train()
 def train(message, context):
@@ -80,6 +82,27 @@ def test_the_deaths_of_server_and_zygote_together_end_the_workers(start: Start) 
     process.communicate(timeout=10)
     _, alive = psutil.wait_procs([zygote, *workers], timeout=2.0)
     assert not alive
+
+
+def test_the_death_of_the_server_ends_the_import_of_the_client_app(make_app) -> None:
+    app = make_app("print('importing', flush=True); time.sleep(600)")
+    code = f"from fedwaggle.engine import run; run({str(app)!r}, nodes=1)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "[ClientApp] importing\n"
+    family = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate(timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=2.0)
+    assert (len(family), alive) == (1, [])
+
+
+def test_a_zygote_whose_server_died_before_it_began_ends_without_a_word() -> None:
+    """No process has 0 for its parent but the system's own."""
+    ended = subprocess.run(
+        command("zygote.serve", -1, -1, 0), capture_output=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
 def test_after_a_run_no_process_is_left(make_app) -> None:

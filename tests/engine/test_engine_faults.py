@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
+
+import psutil
 import pytest
 
 from fedwaggle.engine import run
@@ -19,7 +25,10 @@ def train(message, context):
     if do == "segfault": ctypes.string_at(0)
     if do == "hang": time.sleep(600)
     if do == "memory": os.kill(os.getpid(), signal.SIGBUS)
-    if do == "zygote": os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)
+    if do == "zygote":
+        time.sleep(0.3)  # the others are answered by then: they would be lost with it
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
     return answer(message, number)
 """
 
@@ -69,10 +78,12 @@ def test_many_deaths_in_a_row_lose_no_message(make_app) -> None:
     """
     main = """
     answers = sorted(values(ask(grid)).values())
-    return answers, grid._pool._board.busy(range(1))
+    while grid._pool._board.busy(range(1)):  # the last one's slot is cleared in a moment
+        time.sleep(0.01)
+    return answers
     """
     app = make_app(client, main)
-    assert run(app, nodes=12, workers=1).value == ([1] * 8 + [8] * 4, [])
+    assert run(app, nodes=12, workers=1).value == [1] * 8 + [8] * 4
 
 
 def test_a_worker_that_is_killed_while_it_waits_is_replaced(make_app) -> None:
@@ -135,3 +146,140 @@ def test_workers_that_cannot_live_end_the_run(make_app) -> None:
 def test_an_import_that_kills_the_zygote_ends_the_run(make_app) -> None:
     with pytest.raises(EngineError, match="the process that starts workers keeps dying"):
         run(make_app("os.kill(os.getpid(), signal.SIGKILL)"), nodes=1)
+
+
+# A client that says who started its worker, and may hang or leave a process behind before.
+ZYGOTE = """
+import subprocess
+@app.train()
+def train(message, context):
+    do = message.content["config"]["do"]
+    if do == "hang": time.sleep(600)
+    if do == "start": return answer(message, [os.getppid(), subprocess.Popen(["sleep", "60"]).pid])
+    return answer(message, os.getppid())
+"""
+
+
+def test_a_zygote_outlives_the_thread_that_started_it(make_app) -> None:
+    """Each round has a thread of its own; the zygote is killed once, so there are two in all."""
+    main = """
+    import os, signal
+    from concurrent.futures import ThreadPoolExecutor
+    def zygote():
+        with ThreadPoolExecutor(1) as thread:
+            pid = thread.submit(lambda: values(ask(grid, do=""))[0]).result()
+        time.sleep(0.2)
+        return pid
+    first = zygote()
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.2)  # until its workers are dead, too
+    return first, [zygote() for _ in range(3)]
+    """
+    first, later = run(make_app(ZYGOTE, main), nodes=1, workers=1).value
+    assert len(set(later)) == 1
+    assert first not in later
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+def test_a_zygote_may_die_while_a_client_is_overdue(make_app, how: str) -> None:
+    """Before it could be told to end the client, or after it was and without having heard it."""
+    main = """
+    import os, signal
+    zygote = values(ask(grid, do=""))[0]
+    content = RecordDict({"config": ConfigRecord({"do": "hang"})})
+    ids = list(grid.push_messages([Message(content, 1000, "train")]))
+    time.sleep(0.2)
+    os.kill(zygote, signal.Signals[context.run_config["how"]])
+    time.sleep(0.6)
+    replies = grid.pull_messages(ids)
+    if not replies:
+        os.kill(zygote, signal.SIGKILL)
+        grid.wait_for_reply(10.0)
+        replies = grid.pull_messages(ids)
+    return values(replies), values(ask(grid, do=""))[0] != zygote
+    """
+    app = make_app(ZYGOTE, main, config=f'how = "{how}"')
+    assert run(app, nodes=1, workers=1, client_timeout=0.5).value == ({0: 8}, True)
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_what_clients_had_started_does_not_outlive_a_zygote(make_app, is_heard: bool) -> None:
+    """The zygote is killed, with its workers; the run goes on, or ends before it heard of it."""
+    main = """
+    import os, signal
+    zygote, started = values(ask(grid, do="start"))[0]
+    os.kill(zygote, signal.SIGKILL)
+    if context.run_config["is-heard"]:
+        time.sleep(0.2)
+        ask(grid, do="")
+    return started
+    """
+    app = make_app(ZYGOTE, main, config=f"is-heard = {str(is_heard).lower()}")
+    started = run(app, nodes=1, workers=1).value
+    _, alive = psutil.wait_procs([psutil.Process(started)] if psutil.pid_exists(started) else [], 2)
+    assert not alive
+
+
+def test_the_end_of_a_zygote_is_heard_although_a_client_left_a_copy_of_itself(make_app) -> None:
+    """Each worker imports by itself, and so inherits what its zygote lets it inherit."""
+    client = """
+    import threading
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    @app.train()
+    def train(message, context):
+        if message.content["config"]["do"]:
+            if os.fork() == 0: time.sleep(30); os._exit(0)
+            os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)
+        return answer(message, 1)
+    """
+    main = """
+    began = time.monotonic()
+    return values(ask(grid, do="kill")), time.monotonic() - began < 15.0
+    """
+    assert run(make_app(client, main), nodes=1, workers=1).value == ({0: 8}, True)
+
+
+def test_more_large_replies_may_wait_than_files_may_be_open(make_app) -> None:
+    """200 replies of 40 kB, each a file in memory, while the server is busy; it may open 160.
+
+    Node 0 dies; one pull returns all 200 answers.
+    """
+    client = """
+    @app.train()
+    def train(message, context):
+        if context.node_config["partition-id"] == 0: os._exit(1)
+        content = RecordDict({"c": ConfigRecord({"data": bytes(40_000)})})
+        return Message(content, reply_to=message)
+    """
+    main = """
+    ids = list(grid.push_messages([Message(RecordDict(), n, "train") for n in grid.get_node_ids()]))
+    board = grid._pool._board
+    while board.taken(0) + board.taken(1) < 200 or board.busy(range(2)):
+        time.sleep(0.1)
+    replies = list(grid.pull_messages(ids))
+    print(len(replies), sum(reply.has_error() for reply in replies))
+    """
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160));"
+        "from fedwaggle.engine import run;"
+        f"run({str(make_app(client, main))!r}, nodes=200, workers=2)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.stdout, ended.returncode) == ("200 1\n", 0), ended.stderr
+
+
+def test_a_process_with_many_open_files_may_run_apps(make_app) -> None:
+    """1,100 of them: ``select`` could not go beyond 1,023."""
+    client = "@app.train()\ndef train(message, context):\n    return answer(message, 1)"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2_000), hard))
+    held = []
+    try:
+        held += [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+        assert run(make_app(client), nodes=2, workers=1).value == {0: 1, 1: 1}
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import threading
 from pathlib import Path
@@ -323,6 +324,135 @@ def test_a_message_past_its_time_to_live_is_not_delivered(make_app) -> None:
     assert run(make_app(COUNT, main), nodes=1).value == (3, 1, {})
 
 
+HANG_ODD = """
+@app.train()
+def train(message, context):
+    if context.node_config["partition-id"] % 2:
+        time.sleep(600)
+    return answer(message, 0)
+"""
+
+
+def test_a_time_to_live_ends_the_wait_for_a_client_that_hangs(make_app) -> None:
+    """No timeout: node 1 would keep the server for 600 s, its message lives for 0.5 s."""
+    main = """
+    messages = [Message(RecordDict(), n, "train", ttl=0.5) for n in grid.get_node_ids()]
+    ids = [*grid.push_messages(messages)]
+    replies = {}
+    while len(replies) < 2:
+        grid.wait_for_reply()
+        for reply in grid.pull_messages(set(ids) - set(replies)):
+            replies[reply.metadata.reply_to_message_id] = reply
+    error = replies[ids[1]].error
+    again, = grid.send_and_receive([Message(RecordDict(), 1001, "train", ttl=0.2)])
+    return error.code, replies[ids[0]].has_error(), again.error.code
+    """
+    result = run(make_app(HANG_ODD, main), nodes=2, workers=2)
+    assert result.value == (3, False, 3)
+    assert (result.messages, result.errors) == (3, 2)
+    assert result.seconds < 10.0
+
+
+def test_what_a_client_says_too_late_changes_its_state_and_nothing_else(make_app) -> None:
+    """Node 1 takes 0.6 s and its message lives for 0.2 s; node 3 comes after it."""
+    main = """
+    grid.get_node_ids()  # returns when the client can begin
+    late, = grid.send_and_receive([Message(RecordDict(), 1001, "train", ttl=0.2)])
+    before = sorted(grid.client_states())
+    on_time, = ask(grid, nodes=[1003])
+    return late.error.code, before, on_time.has_error(), sorted(grid.client_states())
+    """
+    result = run(make_app(SLOW_ODD, main), nodes=4, workers=1)
+    assert result.value == (3, [], False, ["1", "3"])
+    assert (result.messages, result.errors) == (2, 1)
+
+
+def test_a_reply_that_came_in_time_counts_however_late_the_server_looks(make_app) -> None:
+    main = """
+    node, = grid.get_node_ids()  # returns when the client can begin
+    ids = grid.push_messages([Message(RecordDict(), node, "train", ttl=0.5)])
+    time.sleep(0.7)
+    return [reply.has_error() for reply in grid.pull_messages(ids)]
+    """
+    assert run(make_app(COUNT, main), nodes=1).value == [False]
+
+
+def test_a_time_to_live_counts_also_while_another_thread_listens(make_app) -> None:
+    """One thread waits 2 s for node 1; another asks node 3 after it, for 0.3 s."""
+    main = """
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(1) as threads:
+        listens = threads.submit(ask, grid, [1001], timeout=2.0)
+        time.sleep(0.2)
+        began = time.monotonic()
+        reply, = grid.send_and_receive([Message(RecordDict(), 1003, "train", ttl=0.3)])
+        return reply.error.code, time.monotonic() - began < 1.0, listens.result()
+    """
+    assert run(make_app(HANG_ODD, main), nodes=4, workers=2).value == (3, True, [])
+
+
+def test_times_to_live_of_answered_messages_are_not_kept(make_app) -> None:
+    """Node 1 hangs, so its end stays the next one; behind it 2,000 messages are answered."""
+    main = """
+    grid.push_messages([Message(RecordDict(), 1001, "train")])
+    for _ in range(4):
+        ask(grid, nodes=[1000] * 500)
+    grid.push_messages([Message(RecordDict(), 1000, "train", ttl=float("inf"))])
+    grid.wait_for_reply()
+    return len(grid._traffic.open), len(grid._traffic._ends) < 1_100
+    """
+    assert run(make_app(HANG_ODD, main), nodes=2, workers=2).value == (1, True)
+
+
+def test_a_message_object_is_sent_once(make_app) -> None:
+    """As in Flower's simulation: a second push is refused, also of one that timed out."""
+    main = """
+    def refused(*messages):
+        try:
+            grid.push_messages(messages)
+        except ValueError as error:
+            return "build another Message" in str(error)
+    twice, answered, late = [Message(RecordDict(), n, "train") for n in (1000, 1000, 1001)]
+    both = refused(twice, twice)
+    replies = [*grid.send_and_receive([answered]), *grid.send_and_receive([late], timeout=0.2)]
+    again = [refused(answered), refused(late)]
+    return both, again, len(replies), sorted(values(ask(grid)))
+    """
+    assert run(make_app(SLOW_ODD, main), nodes=2).value == (True, [True, True], 1, [0, 1])
+
+
+def test_what_becomes_of_a_message_object_later_does_not_matter(make_app) -> None:
+    main = """
+    message = Message(RecordDict(), 1000, "train")
+    ids = grid.push_messages([message])
+    message.metadata.dst_node_id, message.metadata.ttl = 1001, 1e-9
+    assert grid.wait_for_reply(10.0)
+    return values(grid.pull_messages(ids))
+    """
+    assert run(make_app(COUNT, main), nodes=2).value == {0: 1}
+
+
+def test_each_push_may_keep_a_file_open(make_app) -> None:
+    """200 pushes of one message each, in a process that may open 100 files and ask for more."""
+    main = """
+    ids = set()
+    for node in grid.get_node_ids():
+        ids.update(grid.push_messages([Message(RecordDict(), node, "train")]))
+    done = set()
+    while len(done) < 200 and grid.wait_for_reply(10.0):
+        done |= {r.metadata.reply_to_message_id for r in grid.pull_messages(ids - done)}
+    return done == ids
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = (100, before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, low)
+    try:
+        assert run(make_app(COUNT, main), nodes=200, workers=1).value is True
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == low
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_any_thread_of_the_server_may_use_the_grid(make_app) -> None:
     main = """
     from concurrent.futures import ThreadPoolExecutor
@@ -391,6 +521,38 @@ def test_results_do_not_depend_on_the_number_of_workers(make_app) -> None:
     assert not set(servers).intersection(other[1])
     drawn = [value for round_ in rounds for pair in round_.values() for value in pair] + servers
     assert len(set(drawn)) == len(drawn) == 30
+
+
+def test_random_numbers_do_not_depend_on_who_is_free_first(make_app) -> None:
+    """Node 0 is slow, so with two workers the second message to node 1 overtakes its second."""
+    client = """
+    import random
+    @app.train()
+    def train(message, context):
+        time.sleep(0.0 if context.node_config["partition-id"] else 0.2)
+        return answer(message, random.random())
+    """
+    app = make_app(client, "return [r.content['m']['value'] for r in ask(grid, [1000, 1001] * 2)]")
+    one, two = (run(app, nodes=2, workers=workers, seed=0).value for workers in (1, 2))
+    assert one == two
+    assert len(set(one)) == 4
+
+
+def test_torch_is_seeded_also_where_a_client_imports_it_in_its_function(make_app) -> None:
+    """Two workers import it for a first message each; one worker, for its first of two."""
+    client = """
+    import importlib.util
+    @app.train()
+    def train(message, context):
+        assert importlib.util.find_spec("torch") is not None  # a look, as many libraries take
+        import torch
+        assert type(torch.__spec__.loader) is importlib.machinery.SourceFileLoader
+        return answer(message, torch.rand(()).item())
+    """
+    app = make_app(client)
+    one, two = (run(app, nodes=2, workers=workers, seed=0).value for workers in (1, 2))
+    assert one == two
+    assert len(set(one.values())) == 2
 
 
 def test_the_servers_error_comes_as_it_is_and_leaves_nothing_behind(make_app) -> None:
@@ -480,6 +642,28 @@ def test_workers_see_their_gpus_in_turn(make_app) -> None:
     app = make_app(client, 'return sorted({r.content["c"]["gpu"] for r in ask(grid)})')
     assert run(app, nodes=6, gpus=2).value == ["0", "1"]
     assert run(app, nodes=2, gpus=0).value == [""]
+
+
+def test_more_messages_than_the_pool_has_room_for_leave_in_their_order(make_app) -> None:
+    """40,000 at once, where 32,768 have room; the second time, all that wait are taken back."""
+    client = """
+    count = 0
+    @app.train()
+    def train(message, context):
+        global count
+        count += 1
+        if message.content["config"]["slow"]:
+            time.sleep(0.5)
+        return answer(message, count)
+    """
+    main = """
+    replies = [r.content["m"]["value"] for r in ask(grid, slow=False)]
+    ask(grid, slow=True, timeout=0.1)
+    return replies == list(range(1, 40_001)), values(ask(grid, [1000], slow=False))[0] < 40_100
+    """
+    result = run(make_app(client, main), nodes=40_000, workers=1)
+    assert result.value == (True, True)
+    assert result.seconds < 30.0
 
 
 def test_nodes_cost_nothing_until_they_are_asked(make_app) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import resource
 import socket
 
 import numpy as np
@@ -24,6 +25,7 @@ from fedwaggle.engine.wire import (
     rebuild_arrays,
     unpack_content,
 )
+from fedwaggle.errors import EngineError
 
 SCALARS = st.one_of(
     st.booleans(),
@@ -177,6 +179,19 @@ def test_the_memory_of_a_frame_is_used_again_only_when_it_was_read() -> None:
         third.close()
 
 
+def test_a_frame_that_finds_no_room_for_its_file_says_so() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        FrameSender(ours).send(dump("head"), [b"a" * 40_000])
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(EngineError, match="as many files open as it may"):
+                receive_frame(theirs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_parcel_is_read_by_its_address() -> None:
     parcel = Parcel()
     first = parcel.put([dump("x"), b"123"])
@@ -186,6 +201,17 @@ def test_a_parcel_is_read_by_its_address() -> None:
     assert (values, read_all(reader.open(first), 3, end)) == ("x", b"123")
     assert read_all(reader.open(second), 4, second.offset) == b"0123"
     reader.close()
+
+
+def test_a_parcel_too_many_says_what_to_do() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    parcels = []
+    try:
+        with pytest.raises(EngineError, match=r"at most 64 open files.*push more messages in one"):
+            parcels.extend(Parcel() for _ in range(65))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_state_is_flowers_own_bytes() -> None:

@@ -25,7 +25,7 @@ from fedwaggle.engine.parcels import Address
 __all__ = ["Board", "Busy", "Task"]
 
 _MOST_SLOTS = 1024
-_MOST_TASKS = 32_768  # that wait; the pipe of tokens holds 65,536
+_MOST_TASKS = 32_768  # that wait; most pipes hold 65,536 tokens, but see below
 
 # The board is an array of 64-bit words: two counters; a slot for each worker, a cache line each
 # (the number in hand plus 1, since when in ns, how many so far); the ring of tasks (the letter's
@@ -77,6 +77,10 @@ class Board:
     def __init__(self, fd: int, tokens_out: int, tokens_in: int) -> None:
         self.fd, self.tokens_out, self.tokens_in = fd, tokens_out, tokens_in
         self._words = memoryview(mmap.mmap(fd, _BYTES)).cast("Q")
+        # A pipe is full when its pages are, and the one that is read from may be nearly empty.
+        # The system gives few pages to a user who has many pipes.
+        pipe_bytes = fcntl.fcntl(tokens_out, fcntl.F_GETPIPE_SZ)
+        self._most_tasks = min(_MOST_TASKS, pipe_bytes - mmap.PAGESIZE + 1)
 
     @classmethod
     def create(cls) -> Board:
@@ -90,7 +94,7 @@ class Board:
     def append(self, letter: Address) -> int | None:
         """Append a task and return its number; or nothing if the board is full."""
         number = self._words[_APPENDED]
-        if number - self._words[_TAKEN] >= _MOST_TASKS:
+        if number - self._words[_TAKEN] >= self._most_tasks:
             return None
         at = self._ring(number)
         self._words[at], self._words[at + 1], self._words[at + 2] = letter
@@ -102,7 +106,7 @@ class Board:
 
     def add_token(self) -> None:
         """Wake one worker that sleeps."""
-        with suppress(BlockingIOError):  # a full pipe has a token for everyone
+        with suppress(BlockingIOError):  # a full pipe has one for each task
             os.write(self.tokens_in, b"t")
 
     def withdraw(self, number: int) -> bool:

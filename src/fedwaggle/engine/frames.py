@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import marshal
 import os
+import select
 import socket
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
+
+from fedwaggle.errors import EngineError
 
 __all__ = [
     "Buffer",
@@ -27,6 +30,7 @@ __all__ = [
     "receive_frame",
     "send_frame",
     "split",
+    "wait_for_any",
     "write_all",
 ]
 
@@ -38,6 +42,7 @@ _MOST_BUFFERS = 512  # the system takes at most 1,024 in one call
 _INLINE_BYTES = 32_768  # a larger frame goes through a file in memory, a smaller one does not pay
 _RECEIVED_BYTES = 2 * _INLINE_BYTES
 _AT_ONCE_BYTES = 1_048_576
+_LONGEST_WAIT_SECONDS = 86_400.0  # what the system can count in ms ends after 24 days
 _IN_USE, _FREE = b"u", b"f"  # the first byte of a frame in memory
 
 
@@ -167,11 +172,43 @@ class FrameSender:
         return self._fd
 
 
+def wait_for_any(channels: Sequence[socket.socket], seconds: float | None) -> list[socket.socket]:
+    """Wait until channels can be read or have ended, and return these; none if time is up.
+
+    ``select.select`` cannot: it knows no file descriptor above 1,023, and this process may be
+    one that has many files open.
+
+    Parameters
+    ----------
+    channels : Sequence[socket.socket]
+        Where packets come from.
+    seconds : float | None
+        For how long, at most; a wait of more than a day is cut short. None waits for ever.
+    """
+    poll = select.poll()
+    for channel in channels:
+        poll.register(channel, select.POLLIN)
+    found = poll.poll(None if seconds is None else 1_000 * min(seconds, _LONGEST_WAIT_SECONDS))
+    ready = {fd for fd, _ in found}
+    return [channel for channel in channels if channel.fileno() in ready]
+
+
 def receive_frame(channel: socket.socket) -> Frame | None:
-    """Receive one packet; return nothing if there is nobody left who could send one."""
-    data, fds, _, _ = socket.recv_fds(channel, _RECEIVED_BYTES, 1)
+    """Receive one packet; return nothing if there is nobody left who could send one.
+
+    Raises
+    ------
+    EngineError
+        If this process may open no more files: what a large frame carries is lost then.
+    """
+    data, fds, flags, _ = socket.recv_fds(channel, _RECEIVED_BYTES, 1)
     if not data:
         return None
+    if flags & socket.MSG_CTRUNC:
+        raise EngineError(
+            "a reply was lost, because this process has as many files open as it may; "
+            "allow it more before the start, for example with `ulimit -n 4096`"
+        )
     if fds:
         return Frame(*load(fds[0], len(_IN_USE)), fd=fds[0])
     return Frame(*split(data), data=data)

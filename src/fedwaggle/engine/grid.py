@@ -7,6 +7,7 @@ all; meanwhile the others may push.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,12 +17,13 @@ from flwr.serverapp import Grid
 
 from fedwaggle.engine.flower_api import FlowerRun, NodeInfo
 from fedwaggle.engine.parcels import Parcel
-from fedwaggle.engine.pool import Pool
+from fedwaggle.engine.pool import MOST_FRAMES, Pool
 from fedwaggle.engine.traffic import Observer, Traffic
 
 __all__ = ["FIRST_NODE_ID", "LocalGrid"]
 
 FIRST_NODE_ID = 1_000  # of partition 0; the others follow
+_LONGEST_LOOK_SECONDS = 60.0  # then the clock, and what other threads pushed, are looked at anew
 
 
 class LocalGrid(Grid):
@@ -97,7 +99,15 @@ class LocalGrid(Grid):
         return (NodeInfo(node_id=n, name=str(n - FIRST_NODE_ID)) for n in self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages, in this order, and return their ids."""
+        """Send messages, in this order, and return their ids.
+
+        Raises
+        ------
+        ValueError
+            If a message was sent before, is a reply, or has no time to live.
+        EngineError
+            If more calls of this wait for replies than this process may open files.
+        """
         self._wait(lambda: self._pool.is_ready, None)
         parcel = Parcel()
         ids = []
@@ -117,6 +127,7 @@ class LocalGrid(Grid):
     ) -> Iterable[Message]:
         """Send messages, wait, and return the replies that came, in the order of the messages.
 
+        A message whose time to live is up is answered by an error, whatever its client does.
         What no client has begun when the time is up is taken back: nobody could pull its reply.
         """
         ids = set(self.push_messages(messages))
@@ -156,17 +167,22 @@ class LocalGrid(Grid):
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not is_done():
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+                until_end = max(0.0, self._traffic.next_end() - time.time())
+                seconds = min(left, until_end, _LONGEST_LOOK_SECONDS)
+                was_all = True
                 if self._is_listened_to:
-                    self._changed.wait(left)
+                    self._changed.wait(seconds)
                 else:
-                    self._listen(left)
-                if left == 0.0:
+                    was_all = self._listen(seconds)
+                if was_all:  # a reply that is there came in time
+                    self._traffic.expire(time.time())
+                if left == 0.0 and was_all:
                     return is_done()
             return True
 
-    def _listen(self, timeout: float | None) -> None:
-        """Take in what happens next. Others may push meanwhile."""
+    def _listen(self, timeout: float) -> bool:
+        """Take in what happens next, and return whether that was all. Others may push meanwhile."""
         self._is_listened_to = True
         self._changed.release()
         try:
@@ -176,3 +192,4 @@ class LocalGrid(Grid):
             self._is_listened_to = False
             self._changed.notify_all()
         self._traffic.absorb(events)
+        return len(events) < MOST_FRAMES

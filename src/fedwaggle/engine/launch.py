@@ -22,7 +22,17 @@ from fedwaggle.engine.setup import Setup
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
-__all__ = ["command", "die_with_parent", "import_app", "last_error", "run_worker", "work"]
+__all__ = [
+    "PARENT_ENDED",
+    "command",
+    "die_with_parent",
+    "import_app",
+    "last_error",
+    "run_worker",
+    "work",
+]
+
+PARENT_ENDED = signal.SIGUSR2  # to the zygote; the system says this of a mere thread, too
 
 _LONGEST_ERROR = 8_000  # characters, so that it fits into a packet
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -49,7 +59,11 @@ def command(function: str, *arguments: int) -> list[str]:
 
 
 def die_with_parent(how: signal.Signals, parent_pid: int) -> None:
-    """Ask the system for a signal when the parent dies, however it dies."""
+    """Ask the system for a signal when the parent dies, however it dies.
+
+    To the system, the parent is the thread that started this process: where others live on,
+    the signal comes at its end, too.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, how)
     if os.getppid() != parent_pid:  # it died before we asked
         os.kill(os.getpid(), how)

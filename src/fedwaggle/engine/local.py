@@ -21,9 +21,14 @@ from typing import TYPE_CHECKING, Any
 from fedwaggle.engine.app import App, read_app
 from fedwaggle.engine.options import EngineOptions, worker_devices
 from fedwaggle.engine.progress import open_progress
-from fedwaggle.engine.randomness import seed_random
+from fedwaggle.engine.randomness import SERVER, RandomNumbers
 from fedwaggle.engine.setup import Setup
-from fedwaggle.engine.surroundings import exit_on_sigterm, importing, old_objects_at_rest
+from fedwaggle.engine.surroundings import (
+    exit_on_sigterm,
+    importing,
+    many_open_files,
+    old_objects_at_rest,
+)
 from fedwaggle.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -97,8 +102,9 @@ def run(
         that keep something in module globals.
     seed : int | None
         Makes random numbers repeatable that the app does not seed: those of Python, NumPy and
-        torch, in each message and for the server (torch's there only if it was imported
-        before). Left out, they differ from run to run.
+        torch, for the server and in each message. Left out, they differ from run to run. A client
+        that seeds its generators itself has to do so in each message: what it seeds at import,
+        the engine seeds anew.
     quiet, verbose : bool
         Show no progress and no log below a warning; say also what happens to workers.
 
@@ -163,6 +169,7 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
     run_id = secrets.randbits(63)
     with ExitStack() as stack:
         stack.enter_context(exit_on_sigterm())
+        stack.enter_context(many_open_files())
         progress = stack.enter_context(open_progress(app.config, options.quiet, options.verbose))
         pool = Pool(
             _setup(app, options, run_id),
@@ -182,7 +189,7 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
 
         stack.enter_context(flower_api.task_identity(run_id, flower_api.SERVER_NODE_ID))
         if options.seed is not None:
-            seed_random(options.seed, -1)
+            stack.enter_context(RandomNumbers(options.seed)).seed_for(SERVER)
         server_app = flower_api.load_server_app(app.serverapp, str(app.path))
         stack.enter_context(fast_arrays())
         progress.attach_logs()

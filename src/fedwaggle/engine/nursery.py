@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import traceback
@@ -12,8 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from fedwaggle.engine.board import Board
-from fedwaggle.engine.frames import receive_frame, send_frame
-from fedwaggle.engine.launch import command, die_with_parent, run_worker
+from fedwaggle.engine.frames import receive_frame, send_frame, wait_for_any
+from fedwaggle.engine.launch import PARENT_ENDED, command, die_with_parent, run_worker
 from fedwaggle.engine.setup import Setup
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class Forker:
         """Give up what is the zygote's own: its signals, its channel, its right to add tokens."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
+        for number in (signal.SIGTERM, PARENT_ENDED, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         die_with_parent(signal.SIGKILL, zygote_pid)
         os.close(self._control_fd)
@@ -149,7 +148,7 @@ class Nursery:
 
     def _watch(self, woken: socket.socket) -> None:
         while True:
-            ready, _, _ = select.select([self._control, woken], [], [])
+            ready = wait_for_any([self._control, woken], None)
             if woken in ready:
                 woken.recv(4096)
                 self._reap()
@@ -191,9 +190,9 @@ class Nursery:
         """Say which task an ended worker had, if any, and start another in its place."""
         slot = self._setup.first_slot + index
         task = self._board.in_hand(slot)
-        self._board.finish(slot)
         if task is not None:
             send_frame(self._control, ("lost", task, _how_it_ended(status)))
+        self._board.finish(slot)  # only now: should this process die here, the slot still tells
         if status:
             self._board.add_token()
         worked = self._board.taken(slot) > self._taken_before[index]

@@ -7,12 +7,15 @@ clean up: it is gone when the last process that has it open closes it or dies, a
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
 from fedwaggle.engine.frames import Buffer, write_all
+from fedwaggle.errors import EngineError
 
 __all__ = ["Address", "Parcel", "ParcelReader"]
 
@@ -38,12 +41,24 @@ class Address(NamedTuple):
 
 
 class Parcel:
-    """A file in memory to put payloads in; it is closed when nobody holds the object."""
+    """A file in memory to put payloads in; it is closed when nobody holds the object.
+
+    Raises
+    ------
+    EngineError
+        If this process has as many files open as it may.
+    """
 
     def __init__(self) -> None:
         self.serial = next(_serials)
-        self._fd = os.memfd_create(f"waggle-parcel-{self.serial}", os.MFD_CLOEXEC)
+        self._fd = -1
         self._size = 0
+        try:
+            self._fd = os.memfd_create(f"waggle-parcel-{self.serial}", os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise EngineError(_too_many_files()) from error
+            raise
 
     def put(self, buffers: Sequence[Buffer]) -> Address:
         """Append bytes and return where they lie."""
@@ -52,7 +67,8 @@ class Parcel:
         return address
 
     def __del__(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 class ParcelReader:
@@ -82,3 +98,12 @@ class ParcelReader:
         if self._serial:
             os.close(self._fd)
         self._serial = 0
+
+
+def _too_many_files() -> str:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        f"expected to need at most {most} open files, which is this process's limit: each call of "
+        "push_messages keeps one open until all of its messages are answered; push more messages "
+        "in one call, wait for replies in between, or raise the limit (ulimit -n)"
+    )

@@ -7,23 +7,27 @@ died over which task. Both are waited for together, so nothing is polled.
 from __future__ import annotations
 
 import os
-import select
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 from fedwaggle.engine.board import Board
-from fedwaggle.engine.frames import Frame, receive_frame, send_frame
+from fedwaggle.engine.frames import Frame, receive_frame, send_frame, wait_for_any
 from fedwaggle.engine.launch import command
 from fedwaggle.engine.output import OutputReader
 from fedwaggle.engine.parcels import Address
 from fedwaggle.engine.setup import Setup
 from fedwaggle.errors import EngineError
 
-__all__ = ["Event", "Lost", "Pool"]
+__all__ = ["MOST_FRAMES", "Event", "Lost", "Pool"]
+
+MOST_FRAMES = 64  # at once: each may hold a file open until it was read
 
 _MOST_ZYGOTES = 4  # one that is killed is replaced; one that keeps dying is not
 _PATIENCE_SECONDS = 5.0  # for processes that were told to end
@@ -95,6 +99,7 @@ class Pool:
             output=self._output.fd,
         )
         self.is_ready = False
+        self._lost: list[Lost] = []  # not told yet
         self._hung: set[int] = set()  # tasks whose workers were told to end
         self._zygotes = 0
         self._start_zygote()
@@ -110,6 +115,8 @@ class Pool:
     def collect(self, timeout: float | None) -> list[Event]:
         """Wait until something happened, or for so long, and return what became of tasks.
 
+        With ``MOST_FRAMES`` events or more, others may be there already.
+
         Parameters
         ----------
         timeout : float | None
@@ -123,14 +130,17 @@ class Pool:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            waits = [seconds for seconds in (left, self._end_hung_clients()) if seconds is not None]
-            ready, _, _ = select.select(
-                [self._replies, self._control], [], [], min(waits, default=None)
-            )
-            # What the zygote says goes last: a worker's replies were sent before its death.
-            lost = self._hear_zygote() if self._control in ready else []
+            limits = (left, self._end_hung_clients(), 0.0 if self._lost else None)
+            waits = [seconds for seconds in limits if seconds is not None]
+            ready = wait_for_any([self._replies, self._control], min(waits, default=None))
+            if self._control in ready:
+                self._lost += self._hear_zygote()
             was_ready = self.is_ready
-            events = [*self._receive_replies(), *lost] if ready else []
+            events: list[Event] = [*self._receive_replies()]
+            if len(events) < MOST_FRAMES:
+                # What the zygote says goes last: a worker's replies were sent before its death.
+                events += self._lost
+                self._lost = []
             if events or left == 0.0 or self.is_ready != was_ready:
                 return events
 
@@ -142,6 +152,8 @@ class Pool:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.returncode:  # it was killed
+            _kill_session(self._process.pid)
         self._control.close()
         self._workers_end.close()
         self._output.close()
@@ -169,7 +181,7 @@ class Pool:
 
     def _receive_replies(self) -> list[Frame]:
         frames: list[Frame] = []
-        while True:
+        while len(frames) < MOST_FRAMES:
             try:
                 frame = receive_frame(self._replies)
             except BlockingIOError:
@@ -183,9 +195,13 @@ class Pool:
                 self.is_ready = True
             else:
                 frames.append(frame)
+        return frames
 
-    def _hear_zygote(self) -> list[Event]:
-        frame = receive_frame(self._control)
+    def _hear_zygote(self) -> list[Lost]:
+        try:
+            frame = receive_frame(self._control)
+        except ConnectionResetError:  # it died over something unread; what it said comes next
+            return []
         if frame is None:
             return self._replace_zygote()
         kind, *values = frame.values
@@ -201,9 +217,10 @@ class Pool:
         self._report(f"a worker was replaced: {reason}")
         return [Lost(task, reason)]
 
-    def _replace_zygote(self) -> list[Event]:
+    def _replace_zygote(self) -> list[Lost]:
         """Start another zygote; the workers of the one that died have died with it."""
         status = self._process.wait()
+        _kill_session(self._process.pid)
         if self._zygotes == _MOST_ZYGOTES:
             raise EngineError(f"the process that starts workers keeps dying (status {status})")
         lost = [Lost(busy.task, "its process was ended") for busy in self._board.busy(self._slots)]
@@ -215,7 +232,7 @@ class Pool:
         for _ in range(self._setup.workers):
             self._board.add_token()  # each of the dead may have had one in its hand
         self._report(f"the process that starts workers died (status {status}), and was replaced")
-        return list(lost)
+        return lost
 
     def _end_hung_clients(self) -> float | None:
         """Have overdue clients ended, and return the seconds until the next one may be overdue."""
@@ -229,12 +246,34 @@ class Pool:
                 next_due = min(next_due, due)
             elif busy.task not in self._hung:
                 self._hung.add(busy.task)
-                send_frame(self._control, (busy.slot, busy.task))
+                with suppress(OSError):  # the zygote is dead, which is heard next
+                    send_frame(self._control, (busy.slot, busy.task))
         return next_due
 
     @property
     def _slots(self) -> range:
         return range(self._setup.first_slot, self._setup.first_slot + self._setup.workers)
+
+
+def _kill_session(leader_pid: int) -> None:
+    """End what a dead zygote left behind: its workers, and whatever clients started.
+
+    The system keeps the number of a session for it while a process is in it.
+    """
+    killed: set[int] = set()
+    while found := set(_members(leader_pid)) - killed:  # another look: they may have forked
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
+
+
+def _members(leader_pid: int) -> Iterator[int]:
+    names = [entry.name for entry in Path("/proc").iterdir()]
+    for pid in map(int, filter(str.isdigit, names)):
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader_pid:
+                yield pid
 
 
 def _import_error(text: str) -> str:

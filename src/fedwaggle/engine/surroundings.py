@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from types import FrameType
 
 from fedwaggle.engine.app import App
 
-__all__ = ["exit_on_sigterm", "importing", "old_objects_at_rest"]
+__all__ = ["exit_on_sigterm", "importing", "many_open_files", "old_objects_at_rest"]
 
 
 @contextmanager
@@ -85,3 +86,18 @@ def exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def many_open_files() -> Iterator[None]:
+    """Let this process open as many files as the system allows it: messages lie in such files.
+
+    The usual limit, 1,024, is kept so low for programs of another kind than this.
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

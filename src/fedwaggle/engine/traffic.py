@@ -9,9 +9,12 @@ leaves when the state after the one before is known.
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Protocol
 
@@ -22,6 +25,7 @@ from fedwaggle.engine.flower_api import (
     MESSAGE_UNAVAILABLE,
     NODE_UNAVAILABLE,
     make_message,
+    metadata_values,
     set_message_id,
     unavailable_reply,
 )
@@ -42,6 +46,7 @@ from fedwaggle.engine.wire import (
 __all__ = ["Observer", "Traffic"]
 
 _MOST_PLACED = 4  # array records that are remembered: train and evaluate send the same
+_SPARE_ENDS = 1_000  # times to live of answered messages that may lie about
 
 _EXPIRED = (
     "Error: Message Unavailable - The requested message could not be found. It may have expired "
@@ -67,20 +72,23 @@ class _Sent:
     Attributes
     ----------
     message : Message
-        As the sender holds it.
+        As it was when it was sent; the sender may change the object that it holds.
     records : list[PackedRecord]
         Its content.
     parcels : list[Parcel]
         What holds its payload; kept until it is answered. The last one takes its letter.
+    letter : Address | None
+        Where it lies with the node's state, once that is known.
     task : int | None
         Its number in the pool, once it is there.
     wanted : bool
-        Whether anybody can still pull the reply.
+        Whether anybody can still pull the reply. One that was given up is not wanted.
     """
 
     message: Message
     records: list[PackedRecord]
     parcels: list[Parcel]
+    letter: Address | None = None
     task: int | None = None
     wanted: bool = True
 
@@ -110,7 +118,7 @@ class Traffic:
     Attributes
     ----------
     open : dict[str, _Sent]
-        Messages that are not answered yet, by id.
+        Messages that are not answered yet and have time left, by id.
     ready : dict[str, Message]
         Replies that were not pulled yet, by the id of the message.
     states : dict[int, bytes]
@@ -124,7 +132,8 @@ class Traffic:
         self._ids = count(1)
         self._tasks: dict[int, _Sent] = {}  # what the pool has
         self._behind: dict[int, deque[_Sent]] = {}  # node at work to what waits behind it
-        self._overflow: deque[_Sent] = deque()  # what the pool has no room for
+        self._leaving: OrderedDict[str, _Sent] = OrderedDict()  # until the pool has room for it
+        self._ends: list[tuple[float, str]] = []  # a heap: when each message's time is up, its id
         self._placed: OrderedDict[Any, tuple[Address, Parcel, Any]] = OrderedDict()
         self.open: dict[str, _Sent] = {}
         self.ready: dict[str, Message] = {}
@@ -138,11 +147,16 @@ class Traffic:
         Raises
         ------
         ValueError
-            If it is a reply, or has no time to live.
+            If it is a reply, has no time to live, or was sent before.
         """
         metadata = message.metadata
         if metadata.reply_to_message_id or not metadata.ttl > 0:
-            raise ValueError(f"expected a new message with a ttl above 0, got {message}")
+            raise ValueError(f"expected a new message with a ttl above 0, got {metadata}")
+        if metadata.delivered_at:
+            raise ValueError(
+                f"expected a new message, got one that was sent at {metadata.delivered_at}; to "
+                f"send its content again, build another Message: {metadata}"
+            )
         message_id = str(next(self._ids))
         set_message_id(message, message_id)
         self.messages += 1
@@ -151,7 +165,9 @@ class Traffic:
             self.errors += 1
             return message_id
         sent = self._pack(message, parcel)
+        metadata.delivered_at = datetime.now(UTC).isoformat()  # where Flower notes it, too
         self.open[message_id] = sent
+        heapq.heappush(self._ends, (metadata.created_at + metadata.ttl, message_id))
         self._observer.pushed(message)
         if sent.node_id in self._behind:
             self._behind[sent.node_id].append(sent)
@@ -177,13 +193,15 @@ class Traffic:
         sent.wanted = False
         if sent in self._behind[sent.node_id]:
             self._behind[sent.node_id].remove(sent)
-            del self.open[message_id]
         elif sent.task is None:
-            self._overflow.remove(sent)
-            self._close(sent)
+            del self._leaving[message_id]
+            self._free_node(sent.node_id)
         elif self._pool.withdraw(sent.task):
             del self._tasks[sent.task]
-            self._close(sent)
+            self._free_node(sent.node_id)
+        else:
+            return
+        del self.open[message_id]
 
     def absorb(self, events: Iterable[Event]) -> None:
         """Take in what became of tasks, and send what had no room before."""
@@ -192,8 +210,31 @@ class Traffic:
             sent = self._tasks.pop(number, None)
             if sent is not None:  # else it was answered, and then its worker died
                 self._answer(sent, event)
-        for _ in range(len(self._overflow)):
-            self._dispatch(self._overflow.popleft())
+        self._fill_pool()
+
+    def expire(self, now: float) -> None:
+        """Answer each message whose time is up, for the client that did not.
+
+        What a client still says to it afterwards changes the node's state, and nothing else.
+        A message that no client has begun is thrown away by the worker that comes to it.
+
+        Parameters
+        ----------
+        now : float
+            On the clock that a message's ``created_at`` is of (s).
+        """
+        while self._ends and (self._ends[0][0] <= now or self._ends[0][1] not in self.open):
+            _, message_id = heapq.heappop(self._ends)
+            if message_id in self.open:
+                self._settle(self.open[message_id], self._unavailable(message_id))
+        # The ends of answered messages wait behind that of one which a client never answers.
+        if len(self._ends) > _SPARE_ENDS + 2 * len(self.open):
+            self._ends = [end for end in self._ends if end[1] in self.open]
+            heapq.heapify(self._ends)
+
+    def next_end(self) -> float:
+        """Return when the next message's time is up, or infinity."""
+        return self._ends[0][0] if self._ends else math.inf
 
     def _pack(self, message: Message, parcel: Parcel) -> _Sent:
         parcels: list[Parcel] = []
@@ -204,7 +245,8 @@ class Traffic:
             return tuple(address)
 
         records = pack_content(message.content, place)
-        return _Sent(message, records, [*parcels, parcel])
+        own = make_message(metadata_values(message), content=message.content)
+        return _Sent(own, records, [*parcels, parcel])
 
     def _place_arrays(self, record: ArrayRecord, parcel: Parcel) -> tuple[Address, Parcel]:
         """Put arrays into the parcel, unless the same were put into one lately."""
@@ -221,15 +263,28 @@ class Traffic:
         return address, home
 
     def _dispatch(self, sent: _Sent) -> None:
-        """Write a message's letter, with the node's state as it is now, and append its task."""
+        """Let a message leave, behind those that are to leave already."""
+        self._leaving[sent.message_id] = sent
+        self._fill_pool()
+
+    def _fill_pool(self) -> None:
+        """Append tasks, in order, while the pool has room for them."""
+        while self._leaving:
+            sent = next(iter(self._leaving.values()))
+            if sent.letter is None:
+                sent.letter = self._write_letter(sent)
+            sent.task = self._pool.append(sent.letter)
+            if sent.task is None:
+                return
+            self._tasks[sent.task] = sent
+            del self._leaving[sent.message_id]
+
+    def _write_letter(self, sent: _Sent) -> Address:
+        """Put what a worker needs into the parcel, with the node's state as it is now."""
         state = self.states.get(sent.node_id, b"")
         partition = self._nodes.index(sent.node_id)
         letter = dump((pack_metadata(sent.message), sent.records, partition, state))
-        sent.task = self._pool.append(sent.parcels[-1].put([letter]))
-        if sent.task is None:
-            self._overflow.append(sent)
-        else:
-            self._tasks[sent.task] = sent
+        return sent.parcels[-1].put([letter])
 
     def _answer(self, sent: _Sent, event: Event) -> None:
         if isinstance(event, Lost):
@@ -238,12 +293,18 @@ class Traffic:
         else:
             reply = self._read_reply(sent, event)
             event.close()
+        if sent.message_id in self.open:  # else its time was up before
+            self._settle(sent, reply)
+        self._free_node(sent.node_id)
+
+    def _settle(self, sent: _Sent, reply: Message) -> None:
+        """Take this for the answer to a message."""
+        del self.open[sent.message_id]
         set_message_id(reply, f"{sent.message_id}-reply")
         self.errors += reply.has_error()
         self._observer.replied(sent.message, reply)
         if sent.wanted:
             self.ready[sent.message_id] = reply
-        self._close(sent)
 
     def _read_reply(self, sent: _Sent, frame: Frame) -> Message:
         """Return the reply that a worker sent, and keep the node's new state if there is one."""
@@ -264,14 +325,13 @@ class Traffic:
 
         return make_message(metadata, content=unpack_content(body, find))
 
-    def _close(self, sent: _Sent) -> None:
-        """Forget a message, and let the next one go to its node."""
-        del self.open[sent.message_id]
-        waiting = self._behind[sent.node_id]
+    def _free_node(self, node_id: int) -> None:
+        """Let the next message go to a node that has none."""
+        waiting = self._behind[node_id]
         if waiting:
             self._dispatch(waiting.popleft())
         else:
-            del self._behind[sent.node_id]
+            del self._behind[node_id]
 
     def _unavailable(
         self, message_id: str, code: int = MESSAGE_UNAVAILABLE, reason: str = _EXPIRED

@@ -26,7 +26,7 @@ from fedwaggle.engine.flower_api import (
 )
 from fedwaggle.engine.frames import Buffer, FrameSender, dump, load, read_pieces
 from fedwaggle.engine.parcels import Address, ParcelReader
-from fedwaggle.engine.randomness import seed_random
+from fedwaggle.engine.randomness import RandomNumbers
 from fedwaggle.engine.setup import Setup
 from fedwaggle.engine.wire import (
     ArrayFacts,
@@ -41,7 +41,7 @@ from fedwaggle.engine.wire import (
 __all__ = ["Worker"]
 
 _logger = logging.getLogger("flwr")  # a client's errors look as they do under Flower
-_CREATED_AT, _TTL = 6, 7  # places in a message's metadata
+_MESSAGE_ID, _CREATED_AT, _TTL = 1, 6, 7  # places in a message's metadata
 
 
 class Worker:
@@ -71,6 +71,7 @@ class Worker:
     ) -> None:
         self._setup, self._app, self._board, self._slot = setup, app, board, slot
         self._set_label = set_label
+        self._random = RandomNumbers(setup.seed)
         self._replies = FrameSender(socket.socket(fileno=setup.replies))
         self._parcels = ParcelReader(setup.server_pid)
         self._arrays: dict[Address, tuple[list[ArrayFacts], list[bytes]]] = {}
@@ -78,11 +79,12 @@ class Worker:
     def serve(self) -> None:
         """Answer messages until the board is closed; or one, if messages are isolated."""
         self._replies.send(dump((-1, "ready", None, None, None)))
-        while (task := self._board.take(self._slot)) is not None:
-            self._answer(task.number, task.letter)
-            self._board.finish(self._slot)
-            if self._setup.isolate:
-                return
+        with self._random:
+            while (task := self._board.take(self._slot)) is not None:
+                self._answer(task.number, task.letter)
+                self._board.finish(self._slot)
+                if self._setup.isolate:
+                    return
 
     def _answer(self, number: int, letter: Address) -> None:
         fd = self._parcels.open(letter)
@@ -91,7 +93,8 @@ class Worker:
             self._replies.send(dump((number, "expired", None, None, None)))
             return
         self._set_label(f"[client {partition}] ")
-        seed_random(self._setup.seed, number)
+        # Ids count in the order of pushing; a task's number depends on who was free first.
+        self._random.seed_for(int(metadata[_MESSAGE_ID]))
         head, buffers = self._call_app(number, metadata, records, partition, state)
         self._set_label(f"[client {partition}] ")  # ends a line that was left open
         self._replies.send(head, buffers)

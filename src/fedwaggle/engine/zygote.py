@@ -12,6 +12,7 @@ ends them all when that process closes the channel or dies.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 import sys
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from fedwaggle.engine.board import Board
 from fedwaggle.engine.frames import send_frame
-from fedwaggle.engine.launch import die_with_parent, import_app, last_error
+from fedwaggle.engine.launch import PARENT_ENDED, die_with_parent, import_app, last_error
 from fedwaggle.engine.nursery import Forker, Nursery, Spawner, Starter
 from fedwaggle.engine.output import redirect_output
 from fedwaggle.engine.setup import Setup
@@ -40,15 +41,24 @@ class _Stopped(BaseException):
 
 def serve(setup_fd: int, control_fd: int, parent_pid: int) -> None:
     """Be the zygote of the server's process, until that process wants no more."""
-    signal.signal(signal.SIGTERM, _stop)
-    die_with_parent(signal.SIGTERM, parent_pid)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # The server may start us from a thread that ends soon, which is nothing to us.
+        if number != PARENT_ENDED or os.getppid() != parent_pid:
+            raise _Stopped
+
     # The server's process may end at any moment, also while the app is being imported.
-    with suppress(_Stopped, BrokenPipeError):
+    with suppress(_Stopped, ConnectionError):
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(PARENT_ENDED, stop)
+        die_with_parent(PARENT_ENDED, parent_pid)
         _serve(setup_fd, control_fd)
 
 
 def _serve(setup_fd: int, control_fd: int) -> None:
     setup = Setup.read(setup_fd)
+    for fd in (control_fd, setup.tokens_in):  # in other hands, they would outlive this process
+        os.set_inheritable(fd, False)
     set_label = redirect_output(setup.output, "[ClientApp] ")
     control = socket.socket(fileno=control_fd)
     try:
@@ -70,10 +80,6 @@ def _serve(setup_fd: int, control_fd: int) -> None:
         nursery.watch()
     finally:
         nursery.kill_all()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped
 
 
 def prepare(setup: Setup) -> tuple[ClientApp | None, str]:
