@@ -155,14 +155,18 @@ def table(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) ->
     ]
     for name, kind in KINDS.items():
         seconds = [run["seconds"] for run in runs[kind]]
-        of_stock = statistics.median(s / t for s, t in zip(seconds, stock, strict=True))
+        of_stock = [s / t for s, t in zip(seconds, stock, strict=True)]
         passes = statistics.median(s / t for s, t in zip(seconds, one_pass, strict=True))
         peak = max(run["peak"] for run in runs[kind]) / 1e9
         lines.append(
-            f"| {name} | {statistics.median(seconds):.2f} ({min(seconds):.2f} to "
-            f"{max(seconds):.2f}) | {of_stock:.2f} | {passes:.1f} | {peak:.2f} GB |"
+            f"| {name} | {_spread(seconds)} | {_spread(of_stock)} | {passes:.1f} | {peak:.2f} GB |"
         )
     return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    """Return the median, the least and the most."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def write(text: str) -> None:
