@@ -215,7 +215,7 @@ def test_what_a_thread_raises_is_raised():
         return 0
 
     with pytest.raises(ZeroDivisionError):
-        on_threads(work, chunks_of([("w", 1 << 21)], 1 << 20), elements=1 << 21)
+        on_threads(work, chunks_of([("w", 1 << 21)], 1 << 20))
 
 
 def test_what_is_summed_is_dropped_memory_follows_the_model_not_the_cohort():

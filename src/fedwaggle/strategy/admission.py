@@ -382,13 +382,12 @@ def first_non_finite(arrays: Mapping[str, NDArray[Any]]) -> str | None:
     """Return the key of the first array with NaN or an infinity, or None."""
     flat = {key: array.reshape(-1) for key, array in arrays.items() if array.dtype.kind == "f"}
     sizes = [(key, array.size) for key, array in flat.items()]
-    elements = sum(size for _, size in sizes)
 
     def bad_keys(chunks: Sequence[Chunk[str]]) -> set[str]:
         with np.errstate(over="ignore", invalid="ignore"):
             return {key for key, start, stop in chunks if not _all_finite(flat[key][start:stop])}
 
-    shares = on_threads(bad_keys, chunks_of(sizes, _CHUNK_ELEMENTS), elements=elements)
+    shares = on_threads(bad_keys, chunks_of(sizes, _CHUNK_ELEMENTS))
     bad = set().union(*shares)
     return next((key for key in arrays if key in bad), None)
 

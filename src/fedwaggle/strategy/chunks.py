@@ -15,7 +15,6 @@ __all__ = ["Chunk", "chunks_of", "on_threads"]
 
 K = TypeVar("K")
 R = TypeVar("R")
-T = TypeVar("T")
 
 _FEWEST_ELEMENTS = 1 << 20  # below that, starting threads takes longer than the work
 _MOST_THREADS = 8  # memory is the limit long before
@@ -59,27 +58,18 @@ def chunks_of(sizes: Iterable[tuple[K, int]], chunk_elements: int) -> list[Chunk
     ]
 
 
-def on_threads(work: Callable[[Sequence[T]], R], items: Sequence[T], *, elements: int) -> list[R]:
-    """Let threads share the items, if there is enough to do, and return what each came to.
-
-    Parameters
-    ----------
-    work : Callable[[Sequence[T]], R]
-        Called with a share of the items.
-    items : Sequence[T]
-        Parts of arrays, in whatever form ``work`` takes them.
-    elements : int
-        Elements of all items together.
+def on_threads(work: Callable[[Sequence[Chunk[K]]], R], chunks: Sequence[Chunk[K]]) -> list[R]:
+    """Let threads share the chunks, if there is enough to do, and return what each came to.
 
     Examples
     --------
-    >>> on_threads(len, chunks_of([("w", 5)], 3), elements=5)
+    >>> on_threads(len, chunks_of([("w", 5)], 3))
     [2]
     """
-    if elements < _FEWEST_ELEMENTS:
-        return [work(items)]
+    if sum(chunk.stop - chunk.start for chunk in chunks) < _FEWEST_ELEMENTS:
+        return [work(chunks)]
     threads = min(_num_cores(), _MOST_THREADS)
-    shares = [items[i::threads] for i in range(threads)]
+    shares = [chunks[i::threads] for i in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         others = [pool.submit(work, share) for share in shares[1:]]
         return [work(shares[0]), *(other.result() for other in others)]

@@ -231,8 +231,7 @@ class Fold:
                 means[key][start:stop] = to_dtype(part, dtypes[key])
 
         sizes = [(key, total.size) for key, total in self._sums.items()]
-        elements = sum(size for _, size in sizes)
-        on_threads(divide, chunks_of(sizes, _CHUNK_ELEMENTS), elements=elements)
+        on_threads(divide, chunks_of(sizes, _CHUNK_ELEMENTS))
         return {key: means[key].reshape(spec.shape) for key, spec in self._template.specs.items()}
 
     def _flat_arrays(self, reply: _Reply) -> list[NDArray[Any]]:

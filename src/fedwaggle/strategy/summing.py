@@ -82,8 +82,7 @@ def _add_large(
             torch._foreach_addcmul_(into, added, [one] * len(into), factors)
 
     sizes = [(i, total.size) for i, total in enumerate(sums)]
-    elements = sum(size for _, size in sizes)
-    on_threads(add, chunks_of(sizes, _SEGMENT_ELEMENTS), elements=elements)
+    on_threads(add, chunks_of(sizes, _SEGMENT_ELEMENTS))
 
 
 def _parts(array: NDArray[Any]) -> Sequence[Tensor]:
