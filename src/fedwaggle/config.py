@@ -114,6 +114,30 @@ class RunConfig(BaseModel):
     max_num_examples: int = Field(
         default=10_000_000, ge=1, description="The most examples that a client may claim."
     )
+    outlier_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=0.5,
+        description="Share of a round's replies, one at least, that may be hostile; 0 switches "
+        "the bounds below off.",
+    )
+    outlier_clip_norm: float = Field(
+        default=2.0,
+        ge=0,
+        description="How many times as long as the others' a change may be; longer ones are "
+        "shortened. 0 shortens none.",
+    )
+    outlier_clip_weight: float = Field(
+        default=2.0,
+        ge=0,
+        description="How many times the others' a number of examples may count. 0 bounds none.",
+    )
+    outlier_quarantine: float = Field(
+        default=100.0,
+        ge=0,
+        description="How many times as long as the others' a change is that is not used. 0 "
+        "uses all.",
+    )
     fold_buffer: int = Field(
         default=1_073_741_824,
         ge=0,

@@ -384,3 +384,58 @@ def test_closing_a_fold_that_was_given_up_frees_what_waits(tmp_path):
     fold.close()
     fold.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_update_that_is_held_waits_for_a_decision_and_keeps_its_turn():
+    """(1 * 1 + 3 * 5) / 4 = 4, whether the first is decided on before or after the second."""
+    for decide_first in (True, False):
+        with Fold(["0", "1"], template_of(one(0.0))) as fold:
+            fold.hold("0", one(1.0))
+            if decide_first:
+                fold.accept("0", 1)
+            fold.add("1", one(5.0), 3)
+            if not decide_first:
+                fold.accept("0", 1)
+            mean = fold.finish()
+        assert mean is not None
+        assert mean.clients == ("0", "1")
+        np.testing.assert_array_equal(mean.arrays["w"], [4.0])
+
+
+def test_an_update_that_is_held_and_skipped_or_never_decided_on_is_not_in_the_mean():
+    with Fold(["0", "1", "2"], template_of(one(0.0)), buffer_bytes=0) as fold:
+        fold.hold("0", one(9.0))
+        fold.add("1", one(5.0), 3)
+        fold.hold("2", one(9.0))
+        fold.skip("0")
+        with pytest.raises(ValueError, match="expected one that is held"):
+            fold.accept("1", 2)
+        mean = fold.finish()
+    assert mean is not None
+    assert mean.clients == ("1",)
+    np.testing.assert_array_equal(mean.arrays["w"], [5.0])
+
+
+@pytest.mark.parametrize("spilled", [True, False])
+def test_a_scaled_update_moves_the_mean_by_a_share_of_its_change(spilled):
+    """From 2: a change of 8 by a quarter is 4, beside 0 with weight 3: (1 * 4 + 3 * 0) / 4 = 1."""
+    current = one(2.0)
+    buffer_bytes = 0 if spilled else 1 << 20
+    with Fold(["0", "1"], template_of(current), current=current, buffer_bytes=buffer_bytes) as fold:
+        fold.hold("0", one(10.0))
+        fold.add("1", one(0.0), 3)
+        fold.accept("0", 1, {"w": 0.25})
+        mean = fold.finish()
+    assert mean is not None
+    np.testing.assert_array_equal(mean.arrays["w"], [1.0])
+    assert mean.weight == 4
+
+
+def test_an_update_that_is_scaled_to_nothing_is_the_current_model_however_huge():
+    current = one(2.0, dtype="float64")
+    with Fold(["0"], template_of(current), current=current) as fold:
+        fold.hold("0", one(1e308, dtype="float64"))
+        fold.accept("0", 1, {"w": 0.0})
+        mean = fold.finish()
+    assert mean is not None
+    np.testing.assert_array_equal(mean.arrays["w"], [2.0])

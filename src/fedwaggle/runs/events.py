@@ -146,6 +146,15 @@ class ClientUpdated(_Event):
     )
     seconds: float = Field(description="From the push to this reply, on the server's clock (s).")
     bytes: int = Field(description="Size of the reply.")
+    norm: float | None = Field(
+        default=None, description="L2 norm of its change to the trained arrays, if measured."
+    )
+    scale: float = Field(
+        default=1.0, description="What its change was multiplied by; below 1 if out of line."
+    )
+    weight: float | int | None = Field(
+        default=None, description="Its weight in the mean where that is not `num_examples`."
+    )
 
 
 class ClientQuarantined(_Event):

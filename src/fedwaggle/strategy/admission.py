@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, unpack
 from fedwaggle.refusals import shown
+from fedwaggle.strategy.changes import Ruler
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import UNREADABLE, Arrival
@@ -101,11 +102,14 @@ class Admitted(Generic[M_co]):
         Its arrays, in the shapes and dtypes of the model; views of the message's data.
     message : Message
         The reply itself.
+    norms : tuple[float, ...]
+        L2 norms of its change to the model, by group of arrays; empty where it is not measured.
     """
 
     update: ClientUpdate[M_co | None]
     arrays: Arrays
     message: Message
+    norms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ def admit(
     template: Template,
     limits: Limits,
     contract: Contract[M] | None,
+    ruler: Ruler | None = None,
 ) -> Admitted[M] | Quarantined:
     """Check one reply to a training message.
 
@@ -149,6 +154,8 @@ def admit(
         What the run allows.
     contract : Contract | None
         What the metadata must be; None where none is expected.
+    ruler : Ruler | None (default: None)
+        Measures how far the arrays are from the model; None where that does not matter.
 
     Returns
     -------
@@ -166,6 +173,7 @@ def admit(
         metrics, num_examples = _metrics(content, limits)
         _check_required(metrics, limits)
         arrays = _arrays(content, template)
+        norms = _norms(arrays, ruler)
         read = _metadata(content, contract, limits)
         num_bytes = _num_bytes(content)
     except ConfigError:
@@ -182,8 +190,9 @@ def admit(
         num_examples=num_examples,
         seconds=arrival.seconds,
         bytes=num_bytes,
+        norm=norms[0] if norms and math.isfinite(norms[0]) else None,
     )
-    return Admitted(update, arrays, arrival.message)
+    return Admitted(update, arrays, arrival.message, norms)
 
 
 def admit_evaluation(
@@ -349,18 +358,25 @@ def _is_finite(value: float | list[int] | list[float]) -> bool:
 
 
 def _arrays(content: RecordDict, template: Template) -> Arrays:
-    """Return the arrays of a reply, if they are the model's and finite."""
+    """Return the arrays of a reply, if they are the model's."""
     records = _of_kind(content, ArrayRecord)
     if len(records) != 1:
         code = Code.TWO_ARRAY_RECORDS if len(records) else Code.NO_ARRAYS
         raise Refused(code, f"expected exactly one ArrayRecord, got {len(records)}")
     record = records[0]
     _check_keys(list(record), list(template.specs))
-    arrays = {key: decode(record[key], key, spec) for key, spec in template.specs.items()}
+    return {key: decode(record[key], key, spec) for key, spec in template.specs.items()}
+
+
+def _norms(arrays: Arrays, ruler: Ruler | None) -> tuple[float, ...]:
+    """Return how far finite arrays are from the model; refuse what is not finite."""
+    norms = ruler.norms(arrays) if ruler else ()
+    if norms and all(map(math.isfinite, norms)):  # then so is every number that they are made of
+        return norms
     bad = first_non_finite(arrays)
     if bad is not None:
         raise Refused(Code.NOT_FINITE, f"{bad!r}: expected finite numbers, got NaN or an infinity")
-    return arrays
+    return norms
 
 
 def _check_keys(came: Sequence[str], expected: Sequence[str]) -> None:

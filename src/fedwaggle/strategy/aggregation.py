@@ -32,13 +32,18 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
+    Bulyan,
     DifferentialPrivacyClientSideAdaptiveClipping,
     DifferentialPrivacyClientSideFixedClipping,
     FedAdagrad,
     FedAdam,
     FedAvg,
     FedAvgM,
+    FedMedian,
+    FedTrimmedAvg,
     FedYogi,
+    Krum,
+    MultiKrum,
     QFedAvg,
     Strategy,
 )
@@ -53,6 +58,7 @@ __all__ = [
     "Mean",
     "Template",
     "average_metrics",
+    "is_robust",
     "layers_of",
     "mean_message",
     "required_metrics",
@@ -64,6 +70,7 @@ __all__ = [
 _OF_THE_MEAN = {
     cls.aggregate_train for cls in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
 }  # FedProx and FedOpt inherit FedAvg's
+_ROBUST = (Bulyan, FedMedian, FedTrimmedAvg, Krum, MultiKrum)
 _WRAPPER = DifferentialPrivacyClientSideFixedClipping
 _NORM_BIT = "norm_bit"  # flwr.supercore.differential_privacy.KEY_NORM_BIT
 
@@ -98,6 +105,25 @@ def _aggregates(strategy: Strategy) -> Iterator[object]:
     for owner in (strategy, *type(strategy).__mro__):
         if owner is not Strategy and "aggregate_train" in vars(owner):
             yield vars(owner)["aggregate_train"]
+
+
+def is_robust(strategy: Strategy) -> bool:
+    """Return whether a strategy bounds by itself what a single reply can do.
+
+    Flower's median, trimmed mean, Krum, Multi-Krum and Bulyan do: they get the replies as sent.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAvg, FedMedian
+    >>> is_robust(FedMedian()), is_robust(FedAvg())
+    (True, False)
+    """
+    return any(isinstance(layer, _ROBUST) for layer in layers_of(strategy))
 
 
 def layers_of(strategy: Strategy) -> Iterator[Strategy]:

@@ -42,6 +42,8 @@ class Code(StrEnum):
     # Its numbers cannot be used.
     BAD_WEIGHT = "bad-weight"
     EXCESSIVE_WEIGHT = "excessive-weight"
+    OUT_OF_LINE = "out-of-line"
+    STEP_NOT_FINITE = "step-not-finite"
     BAD_METRIC = "bad-metric"
     BAD_METADATA = "bad-metadata"
 
@@ -76,6 +78,8 @@ EXPLANATIONS = MappingProxyType(
         Code.FALSE_DECLARATION: "an array declares another shape or dtype than it has",
         Code.BAD_WEIGHT: "the number of examples is not a positive int",
         Code.EXCESSIVE_WEIGHT: "the number of examples is above max-num-examples",
+        Code.OUT_OF_LINE: "its change to the model is far longer than those of the others",
+        Code.STEP_NOT_FINITE: "with this reply the strategy's step left no finite model",
         Code.BAD_METRIC: "a metric is no finite number, is needed and missing, or is one too many",
         Code.BAD_METADATA: "the metadata was refused, and on-bad-metadata is drop-reply",
     }

@@ -9,16 +9,19 @@ keys in each of them.
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from numpy.typing import NDArray
 
 from fedwaggle.errors import ConfigError
 from fedwaggle.identity import client_order
@@ -33,11 +36,14 @@ from fedwaggle.strategy.aggregation import (
     stepped_keys,
     takes_mean,
 )
+from fedwaggle.strategy.changes import Ruler
+from fedwaggle.strategy.fold import to_dtype
 from fedwaggle.strategy.messages import records_of
-from fedwaggle.strategy.npy import Template
+from fedwaggle.strategy.npy import Arrays, Template, encode
+from fedwaggle.strategy.outliers import OutlierRule, Terms, bounded_weights
 from fedwaggle.strategy.settings import owner_of, setting_of
 
-__all__ = ["Collector", "aggregate_evaluations", "as_metrics", "collector_for"]
+__all__ = ["Collector", "aggregate_evaluations", "as_metrics", "collector_for", "typical_value"]
 
 Step = tuple[ArrayRecord | None, Mapping[str, Any] | None]
 MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
@@ -51,11 +57,20 @@ class Collector(Protocol):
 
     template: Template
 
-    def add(self, admitted: Admitted[Any]) -> None:
-        """Take an update."""
+    def hold(self, admitted: Admitted[Any]) -> None:
+        """Take an update that is not decided on yet."""
+
+    def accept(self, client: str, terms: Terms) -> None:
+        """Let an update that is held into the step."""
 
     def skip(self, client: str) -> None:
-        """Note that a client's update will not come."""
+        """Note that a client's update will not come, or is held and not used."""
+
+    def drop_worst(self, fewest: int) -> str | None:
+        """Drop the accepted update that is the most out of line, and return whose it was.
+
+        None if fewer than so many would be left, or if they are in the mean already.
+        """
 
     def step(self, server_round: int) -> Step:
         """Let the strategy make a new model of what was taken."""
@@ -71,6 +86,7 @@ def collector_for(
     template: Template,
     *,
     trainable: frozenset[str] | None,
+    ruler: Ruler | None = None,
     fold_buffer: int,
     spill_dir: Path | None,
 ) -> Collector:
@@ -88,6 +104,8 @@ def collector_for(
         Its keys, shapes and dtypes.
     trainable : frozenset[str] | None
         Names of the arrays that a server optimizer may step; None is all but BatchNorm's buffers.
+    ruler : Ruler | None (default: None)
+        Holds the model's arrays; needed if an update may be shortened.
     fold_buffer : int
         Bytes of early replies that may wait in memory.
     spill_dir : Path | None
@@ -95,9 +113,16 @@ def collector_for(
     """
     stepped = stepped_keys(strategy, template, trainable)
     if not takes_mean(strategy):
-        return _Keeping(strategy, template, current=arrays, stepped=stepped)
-    fold = Fold(names, template, buffer_bytes=fold_buffer, spill_dir=spill_dir)
-    return _Folding(strategy, template, fold, current=arrays, stepped=stepped)
+        return _Keeping(strategy, template, current=arrays, stepped=stepped, ruler=ruler)
+    fold = Fold(
+        names,
+        template,
+        buffer_bytes=fold_buffer,
+        spill_dir=spill_dir,
+        current=ruler.current if ruler else None,
+    )
+    groups = ruler.groups if ruler else ()
+    return _Folding(strategy, template, fold, current=arrays, stepped=stepped, groups=groups)
 
 
 class _Folding:
@@ -111,10 +136,12 @@ class _Folding:
         *,
         current: ArrayRecord,
         stepped: frozenset[str],
+        groups: Sequence[Sequence[str]],
     ) -> None:
         self.template = template
         self._strategy = strategy
         self._fold = fold
+        self._groups = groups
         self._current = current
         self._stepped = stepped
         # A function of the user's may read all records but the arrays, Flower's own the metrics.
@@ -123,17 +150,26 @@ class _Folding:
         self._contents: dict[str, RecordDict] = {}
         self._like: Message | None = None
 
-    def add(self, admitted: Admitted[Any]) -> None:
-        update = admitted.update
-        self._fold.add(update.client, admitted.arrays, update.num_examples)
+    def hold(self, admitted: Admitted[Any]) -> None:
+        client = admitted.update.client
+        self._fold.hold(client, admitted.arrays)
         records = _readable(admitted).content.items()
         kept: dict[str, Any] = {name: r for name, r in records if isinstance(r, self._kept)}
-        self._contents[update.client] = RecordDict(kept)
+        self._contents[client] = RecordDict(kept)
         if self._like is None:
             self._like = _hollow(admitted.message)
 
+    def accept(self, client: str, terms: Terms) -> None:
+        scales = _by_key(self._groups, terms) if terms.is_clipped else None
+        self._fold.accept(client, terms.weight, scales)
+        self._contents[client] = _weighted(self._contents[client], self._strategy, terms.weight)
+
     def skip(self, client: str) -> None:
         self._fold.skip(client)
+        self._contents.pop(client, None)
+
+    def drop_worst(self, fewest: int) -> str | None:
+        """Return None: what is in the mean cannot be taken out of it again."""
 
     def step(self, server_round: int) -> Step:
         mean = self._fold.finish()
@@ -170,18 +206,38 @@ class _Keeping:
         *,
         current: ArrayRecord,
         stepped: frozenset[str],
+        ruler: Ruler | None,
     ) -> None:
         self.template = template
         self._strategy = strategy
         self._current = current
         self._stepped = stepped
+        self._ruler = ruler
+        self._held: dict[str, Admitted[Any]] = {}
         self._admitted: dict[str, Admitted[Any]] = {}
 
-    def add(self, admitted: Admitted[Any]) -> None:
-        self._admitted[admitted.update.client] = replace(admitted, message=_readable(admitted))
+    def hold(self, admitted: Admitted[Any]) -> None:
+        self._held[admitted.update.client] = replace(admitted, message=_readable(admitted))
+
+    def accept(self, client: str, terms: Terms) -> None:
+        admitted = self._held.pop(client)
+        content = _weighted(admitted.message.content, self._strategy, terms.weight)
+        if self._ruler is not None and terms.is_clipped:
+            arrays = _shortened(admitted.arrays, self._ruler, terms)
+            content = _with_arrays(content, arrays)
+            admitted = replace(admitted, arrays=arrays)
+        message = _with_content(admitted.message, content)
+        self._admitted[client] = replace(admitted, message=message)
 
     def skip(self, client: str) -> None:
-        """Nothing waits for anybody here."""
+        self._held.pop(client, None)
+
+    def drop_worst(self, fewest: int) -> str | None:
+        if len(self._admitted) <= fewest:
+            return None
+        worst = max(_by_client(self._admitted), key=_largest_number).update.client
+        del self._admitted[worst]
+        return str(worst)
 
     def step(self, server_round: int) -> Step:
         admitted = _by_client(self._admitted)
@@ -199,15 +255,18 @@ class _Keeping:
         return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
 
     def close(self) -> None:
+        self._held.clear()
         self._admitted.clear()
 
     def _mean_of_unstepped(self, admitted: Sequence[Admitted[Any]]) -> Mean | None:
         """Return the mean of the arrays that the strategy does not step."""
         specs = self.template.specs
+        weighted_by = setting_of(self._strategy, "weighted_by_key", "num-examples")
         unstepped = Template({key: specs[key] for key in specs if key not in self._stepped})
         with Fold([one.update.client for one in admitted], unstepped) as fold:
             for one in admitted:
-                fold.add(one.update.client, one.arrays, one.update.num_examples)
+                weight = _metrics_in(one.message.content)[weighted_by]
+                fold.add(one.update.client, one.arrays, cast("float", weight))
             return fold.finish()
 
     def _to_step(self, sent: ArrayRecord) -> ArrayRecord:
@@ -219,17 +278,97 @@ class _Keeping:
         return ArrayRecord(arrays)
 
 
+def _by_key(groups: Sequence[Sequence[str]], terms: Terms) -> dict[str, float]:
+    """Return the scale of each array's change."""
+    pairs = zip(groups, terms.scales, strict=True)
+    return {key: scale for group, scale in pairs for key in group}
+
+
+def _shortened(arrays: Arrays, ruler: Ruler, terms: Terms) -> Arrays:
+    """Return x + s * (w - x) for each array w of a reply, rounded to the model's dtypes."""
+    scales = _by_key(ruler.groups, terms)
+
+    def shorten(key: str) -> NDArray[Any]:
+        new, old, scale = arrays[key], ruler.current[key], scales[key]
+        if scale == 1:
+            return new
+        if scale == 0:  # a change that is too long to be computed with
+            return old
+        mean = scale * new.astype(np.float64) + (1 - scale) * old.astype(np.float64)
+        return to_dtype(mean, new.dtype)
+
+    return {key: shorten(key) for key in arrays}
+
+
+def _with_content(message: Message, content: RecordDict) -> Message:
+    """Return a reply with another content; the reply keeps its own."""
+    other = copy(message)
+    other.content = content
+    return other
+
+
+def _with_arrays(content: RecordDict, arrays: Arrays) -> RecordDict:
+    """Return a reply's content with other values in its one ArrayRecord."""
+    records: dict[str, Any] = dict(content.items())
+    for name in records_of(content, ArrayRecord):
+        records[name] = ArrayRecord({key: encode(array) for key, array in arrays.items()})
+    return RecordDict(records)
+
+
+def _weighted(content: RecordDict, strategy: Strategy, weight: float) -> RecordDict:
+    """Return a reply's content with another weight in its metrics, if it is another."""
+    key = setting_of(strategy, "weighted_by_key", "num-examples")
+    metrics = _metrics_in(content)
+    if metrics[key] == weight:
+        return content
+    records: dict[str, Any] = dict(content.items())
+    for name in records_of(content, MetricRecord):
+        records[name] = MetricRecord({**metrics, key: weight})
+    return RecordDict(records)
+
+
+def _largest_number(admitted: Admitted[Any]) -> float:
+    """Return the largest of what a reply says and of how far it moves the model."""
+    metrics = [v for v in admitted.update.metrics.values() if isinstance(v, int | float)]
+    return max(float(abs(number)) for number in (*metrics, *admitted.norms, 0.0))
+
+
 def aggregate_evaluations(
-    strategy: Strategy, server_round: int, evaluations: Sequence[AdmittedEvaluation]
+    strategy: Strategy,
+    server_round: int,
+    evaluations: Sequence[AdmittedEvaluation],
+    rule: OutlierRule,
 ) -> dict[str, Any]:
-    """Let a strategy aggregate the clients' evaluations, in the order of their names."""
+    """Let a strategy aggregate the clients' evaluations, in the order of their names.
+
+    Their weights are bounded as those of updates are.
+    """
     if not evaluations:
         return {}
+    key = setting_of(strategy, "weighted_by_key", "num-examples")
     in_order = sorted(evaluations, key=lambda one: client_order(one.client))
-    contents = [one.message.content for one in in_order]
+    sent = [one.message.content for one in in_order]
+    weights = bounded_weights([cast("float", _metrics_in(one)[key]) for one in sent], rule)
+    contents = [_weighted(one, strategy, w) for one, w in zip(sent, weights, strict=True)]
+    messages = [_with_content(one.message, c) for one, c in zip(in_order, contents, strict=True)]
     with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
-        metrics = strategy.aggregate_evaluate(server_round, _alike([e.message for e in in_order]))
+        metrics = strategy.aggregate_evaluate(server_round, _alike(messages))
     return dict(metrics or {})
+
+
+def typical_value(
+    evaluations: Sequence[AdmittedEvaluation], metric: str, mode: Literal["max", "min"]
+) -> float | None:
+    """Return the median of what clients report for a metric; None if none reports a number.
+
+    Each client counts once, whatever its number of examples. Of an even number, the worse of
+    the two values in the middle is taken: one client of two cannot make a model the best.
+    """
+    sent = [_metrics_in(one.message.content).get(metric) for one in evaluations]
+    values = [float(value) for value in sent if isinstance(value, int | float)]
+    if not values:
+        return None
+    return statistics.median_low(values) if mode == "max" else statistics.median_high(values)
 
 
 def as_metrics(source: str, said: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -331,9 +470,7 @@ def _alike(messages: Sequence[Message]) -> list[Message]:
         for arrays in records_of(message.content, ArrayRecord).values():
             records["arrays"] = arrays
         records["metrics"] = MetricRecord({key: metrics[key] for key in common})
-        reply = copy(message)
-        reply.content = RecordDict(records)
-        alike.append(reply)
+        alike.append(_with_content(message, RecordDict(records)))
     return alike
 
 
@@ -343,17 +480,14 @@ def _readable(admitted: Admitted[Any]) -> Message:
         return admitted.message
     records = dict(admitted.message.content.items())
     records.pop("metadata", None)
-    reply = copy(admitted.message)
-    reply.content = RecordDict(records)
-    return reply
+    return _with_content(admitted.message, RecordDict(records))
 
 
 def _hollow(message: Message) -> Message:
     """Return a message with the names of its records, and nothing in them that takes room."""
-    hollow = copy(message)
     arrays = {name: ArrayRecord() for name in records_of(message.content, ArrayRecord)}
-    hollow.content = RecordDict({**arrays, **records_of(message.content, MetricRecord)})
-    return hollow
+    content = RecordDict({**arrays, **records_of(message.content, MetricRecord)})
+    return _with_content(message, content)
 
 
 def _by_client(values: Mapping[str, Any]) -> list[Any]:

@@ -48,14 +48,14 @@ class Mean:
     ----------
     arrays : dict[str, ndarray]
         In the keys, shapes and dtypes of the model.
-    weight : int
-        The sum of the weights.
+    weight : float
+        The sum of the weights; an int if all of them are.
     clients : tuple[str, ...]
         Whose updates are in it, in the order of summation.
     """
 
     arrays: Arrays
-    weight: int
+    weight: float
     clients: tuple[str, ...]
 
 
@@ -64,8 +64,13 @@ class _Reply:
     """A reply that waits: its arrays, or where they lie on disk."""
 
     client: str
-    weight: int
     arrays: Mapping[str, NDArray[Any]] | int
+    weight: float = 0.0  # until it is accepted
+    scales: Mapping[str, float] | None = None  # by key; None is 1 for all
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.weight > 0
 
 
 class Fold:
@@ -82,6 +87,8 @@ class Fold:
         disk is full, in memory after all.
     spill_dir : Path | None (default: None)
         Where they wait on disk; None is the system's folder for temporary files.
+    current : Mapping[str, ndarray] | None (default: None)
+        The global model that the clients were sent; needed where a change is scaled.
 
     Examples
     --------
@@ -105,8 +112,10 @@ class Fold:
         *,
         buffer_bytes: int = DEFAULT_FOLD_BUFFER,
         spill_dir: Path | None = None,
+        current: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self._template = template
+        self._current = current
         self._buffer_bytes = buffer_bytes
         self._spill = Spill(template, spill_dir)
         self._can_spill = True
@@ -120,14 +129,14 @@ class Fold:
         self._latest: list[tuple[int, str]] = []
         self._next: list[_Reply] = []  # to be summed in one go
         self._clients: list[str] = []
-        self._weight = 0
+        self._weight: float = 0
         # Flat float64. Unlike zeros, full takes its memory here, and not when replies wait for it.
         self._sums = {
             key: np.full(math.prod(spec.shape), 0.0) for key, spec in template.specs.items()
         }
         self._together = min(_MOST_TOGETHER, max(1, _TOGETHER_BYTES // max(1, template.num_bytes)))
 
-    def add(self, client: str, arrays: Mapping[str, NDArray[Any]], weight: int) -> None:
+    def add(self, client: str, arrays: Mapping[str, NDArray[Any]], weight: float) -> None:
         """Take a client's update; it is summed when it is this client's turn.
 
         Parameters
@@ -136,33 +145,78 @@ class Fold:
             One of ``order``, for the first time.
         arrays : Mapping[str, ndarray]
             Its arrays, as the template says. They are kept until they are summed.
-        weight : int
+        weight : float
             Its weight, above 0.
 
         Raises
         ------
         ValueError
-            If the client is not in the order, or was added or skipped before.
+            If the client is not in the order, or was added, held or skipped before.
         """
-        self._settle(client, _Reply(client, weight, arrays))
+        self._settle(client, _Reply(client, arrays, weight))
+
+    def hold(self, client: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take a client's update that waits for :meth:`accept` or :meth:`skip`.
+
+        Raises
+        ------
+        ValueError
+            If the client is not in the order, or was added, held or skipped before.
+        """
+        self._settle(client, _Reply(client, arrays))
+
+    def accept(self, client: str, weight: float, scales: Mapping[str, float] | None = None) -> None:
+        """Let an update that is held into the mean.
+
+        Parameters
+        ----------
+        client : str
+            The client.
+        weight : float
+            Its weight, above 0.
+        scales : Mapping[str, float] | None (default: None)
+            By key, what the update's change to the current model is multiplied by; None leaves
+            the update as it is.
+
+        Raises
+        ------
+        ValueError
+            If no update of the client is held.
+        """
+        self._early[client] = replace(self._held(client), weight=weight, scales=scales)
+        self._advance()
 
     def skip(self, client: str) -> None:
-        """Let the others pass a client whose update will not come.
+        """Let the others pass a client whose update will not come, or is held and not used.
 
         Raises
         ------
         ValueError
             If the client is not in the order, or was added or skipped before.
         """
-        self._settle(client, None)
+        if client not in self._settled:
+            self._settle(client, None)
+            return
+        if not isinstance(self._held(client).arrays, int):
+            self._in_memory -= 1
+        self._early[client] = None
+        self._advance()
+
+    def _held(self, client: str) -> _Reply:
+        reply = self._early.get(client)
+        if reply is None or reply.is_accepted:
+            raise ValueError(f"client {client!r}: expected one that is held, and each only once")
+        return reply
 
     def finish(self) -> Mean | None:
-        """Skip who has not come, and return the mean, or None if nobody has.
+        """Skip all that is missing or held, and return the mean, or None if there is nothing.
 
         The fold is used up.
         """
-        for client in self._turns:
-            self._early.setdefault(client, None)
+        for client in list(self._turns):
+            reply = self._early.setdefault(client, None)
+            if reply is not None and not reply.is_accepted:
+                self.skip(client)
         self._advance()
         self._sum_next()
         if not self._clients:
@@ -195,14 +249,23 @@ class Fold:
 
     def _advance(self) -> None:
         """Move those whose turn it is on to be summed."""
-        while self._turns and self._turns[0] in self._early:
+        while self._turns and self._is_settled(self._turns[0]):
             reply = self._early.pop(self._turns.popleft())
-            if reply is not None:
-                self._next.append(reply)
-                if not isinstance(reply.arrays, int):
-                    self._in_memory -= 1
+            if reply is None:
+                continue
+            if not isinstance(reply.arrays, int):
+                self._in_memory -= 1
+            if reply.scales is not None:
+                self._sum_next()
+                self._sum_scaled(reply, reply.scales)
+                continue
+            self._next.append(reply)
             if len(self._next) == self._together:
                 self._sum_next()
+
+    def _is_settled(self, client: str) -> bool:
+        reply = self._early.get(client)
+        return client in self._early and (reply is None or reply.is_accepted)
 
     def _sum_next(self) -> None:
         """Add the next replies to the sum, in their order, with one pass over it."""
@@ -214,6 +277,23 @@ class Fold:
         self._clients += [reply.client for reply in self._next]
         self._weight += sum(reply.weight for reply in self._next)
         self._next.clear()
+
+    def _sum_scaled(self, reply: _Reply, scales: Mapping[str, float]) -> None:
+        """Add n * (x + s * (w - x)) to the sum, as n * s * w + n * (1 - s) * x."""
+        if self._current is None:
+            raise ValueError("current: expected the model that the clients were sent, got none")
+        arrays = dict(zip(self._sums, self._flat_arrays(reply), strict=True))
+        for scale in sorted(set(scales.values())):
+            keys = [key for key in self._sums if scales[key] == scale]
+            parts = [(arrays, scale), (self._current, 1.0 - scale)]
+            used = [(of, share) for of, share in parts if share]
+            add_weighted(
+                [self._sums[key] for key in keys],
+                [[of[key].reshape(-1) for key in keys] for of, _ in used],
+                [reply.weight * share * _WEIGHT_UNIT for _, share in used],
+            )
+        self._clients.append(reply.client)
+        self._weight += reply.weight
 
     def _divided_sums(self) -> Arrays:
         """Return the sums over the weight, in the shapes and dtypes of the model."""

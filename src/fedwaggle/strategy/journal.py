@@ -60,8 +60,8 @@ class Journal:
 
     def __init__(self, run: Run | None, best_metric: str, best_mode: Mode) -> None:
         self._run = run
-        self._best_metric = best_metric
-        self._best_mode = best_mode
+        self.best_metric = best_metric
+        self.best_mode = best_mode
         self._began = time.monotonic()
 
     def run_started(
@@ -144,6 +144,9 @@ class Journal:
                 else None,
                 seconds=update.seconds,
                 bytes=update.bytes,
+                norm=update.norm,
+                scale=update.scale,
+                weight=update.weight,
             )
         )
 
@@ -183,20 +186,20 @@ class Journal:
 
         A model that cannot be written is not the best: the one before stays, whole.
         """
-        value = metrics.get(self._best_metric)
+        value = metrics.get(self.best_metric)
         if value is None and state.server_round == 1:  # in round 0, clients have not evaluated yet
             logger.warning(
                 "best-metric: expected a metric of the evaluation, got %r; there are %s, and "
                 "without it no best model is kept",
-                self._best_metric,
+                self.best_metric,
                 ", ".join(sorted(metrics)) or "none",
             )
-        if not is_better(value, state.best, self._best_mode):
+        if not is_better(value, state.best, self.best_mode):
             return state.best
         arrays = to_ndarrays(state.arrays)
         found = BestModel(
             round=state.server_round,
-            metric=self._best_metric,
+            metric=self.best_metric,
             value=float(value),  # type: ignore[arg-type]  # is_better let only numbers pass
             sha256=model_sha256(arrays),
         )

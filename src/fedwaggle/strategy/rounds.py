@@ -61,10 +61,13 @@ class Evaluation:
         The replies that were not used.
     metrics : Mapping[str, Any]
         The clients' evaluation metrics, averaged.
+    typical : Mapping[str, float]
+        The clients' median of the metric that picks the best model, if they report it.
     """
 
     quarantined: Sequence[Quarantined] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    typical: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fedwaggle.config import RunConfig
+from fedwaggle.strategy.outliers import OutlierRule
 
 __all__ = ["RoundRules"]
 
@@ -34,6 +35,8 @@ class RoundRules:
         The most examples that a client may claim.
     fold_buffer : int
         Bytes of replies that may wait in memory for their turn in the sum.
+    outliers : OutlierRule
+        How far a reply may be out of line with the others.
     """
 
     min_replies: int = 0
@@ -45,8 +48,16 @@ class RoundRules:
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_num_examples: int = 10_000_000
     fold_buffer: int = 1_073_741_824
+    outliers: OutlierRule = field(default_factory=OutlierRule)
 
     @classmethod
     def of(cls, config: RunConfig) -> RoundRules:
         """Return the rules that a run config asks for."""
-        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+        names = cls.__dataclass_fields__.keys() - {"outliers"}
+        outliers = OutlierRule(
+            share=config.outlier_share,
+            clip_norm=config.outlier_clip_norm,
+            clip_weight=config.outlier_clip_weight,
+            quarantine=config.outlier_quarantine,
+        )
+        return cls(outliers=outliers, **{name: getattr(config, name) for name in names})

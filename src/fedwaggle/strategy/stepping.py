@@ -29,8 +29,13 @@ logger = logging.getLogger("flwr.fedwaggle.strategy")
 _MOMENTS = ("m_t", "v_t", "momentum_vector")
 
 
-def take_step(strategy: Strategy, collector: Collector, server_round: int) -> Step:
+def take_step(
+    strategy: Strategy, collector: Collector, server_round: int, fewest: int
+) -> tuple[Step, list[str]]:
     """Let a strategy step, and take it back if the model or a moment is not finite.
+
+    Where the collector still has the replies, the step is tried again without the one with the
+    largest number in it, and so on.
 
     Parameters
     ----------
@@ -42,32 +47,40 @@ def take_step(strategy: Strategy, collector: Collector, server_round: int) -> St
         Holds what the clients sent.
     server_round : int
         The round.
+    fewest : int
+        How many replies a step is made of at least.
 
     Returns
     -------
     tuple[ArrayRecord | None, Mapping[str, Any] | None]
         The new model, or None to keep the one before, and the clients' metrics.
+    list[str]
+        The clients without which the step was taken in the end.
 
     Raises
     ------
     ConfigError
         If the strategy returns arrays that are not of numbers.
     """
-    undo = _undo_of(strategy)
-    with np.errstate(all="ignore"):  # what overflows is found below, and named
-        arrays, metrics = collector.step(server_round)
-    bad = None if arrays is None else _first_non_finite(strategy, arrays)
-    if bad is None:
-        return arrays, metrics
-    undo()
-    logger.warning(
-        "round %d: the step left NaN or an infinity in %s and is taken back: somebody sent huge "
-        "numbers (see the metrics of the round's clients); a strategy such as FedMedian or "
-        "FedTrimmedAvg withstands them",
-        server_round,
-        bad,
-    )
-    return None, metrics
+    dropped: list[str] = []
+    while True:
+        undo = _undo_of(strategy)
+        with np.errstate(all="ignore"):  # what overflows is found below, and named
+            arrays, metrics = collector.step(server_round)
+        bad = None if arrays is None else _first_non_finite(strategy, arrays)
+        if bad is None:
+            return (arrays, metrics), dropped
+        undo()
+        worst = collector.drop_worst(fewest)
+        if worst is None:
+            logger.warning(
+                "round %d: the step left NaN or an infinity in %s and is taken back; look for "
+                "huge numbers in the metrics and norms of the round's clients",
+                server_round,
+                bad,
+            )
+            return (None, metrics), []
+        dropped.append(worst)
 
 
 def _undo_of(strategy: Strategy) -> Callable[[], None]:

@@ -20,7 +20,7 @@ from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["add_weighted"]
+__all__ = ["add_weighted", "as_tensor"]
 
 # The input, the product and the sum of a chunk stay in the cache of a core. From the next
 # element on, torch would start threads of its own, which wait for each other at every chunk.
@@ -87,11 +87,17 @@ def _add_large(
 
 def _parts(array: NDArray[Any]) -> Sequence[Tensor]:
     """Return the chunks of an array, as tensors that share its memory."""
-    return _tensor(array).split(_CHUNK_ELEMENTS)  # type: ignore[no-untyped-call, no-any-return]
+    return as_tensor(array).split(_CHUNK_ELEMENTS)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _tensor(array: NDArray[Any]) -> Tensor:
-    """Return a tensor that shares the memory of an array, which may be read-only."""
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a tensor that shares the memory of an array, which may be read-only.
+
+    Parameters
+    ----------
+    array : ndarray
+        Numbers. The tensor is only to be read if the array is.
+    """
     import torch
 
     if array.dtype.itemsize > np.dtype(np.float64).itemsize:  # torch has no longer numbers

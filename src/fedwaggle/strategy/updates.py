@@ -61,6 +61,13 @@ class ClientUpdate(Generic[M_co]):
         From the push of the message to this reply, on the server's clock.
     bytes : int
         Array data and metadata payload together.
+    norm : float | None
+        L2 norm of the change that it makes to the trained arrays, as it was sent; None where it
+        was not measured.
+    scale : float
+        What its change was multiplied by: below 1 if it was shortened.
+    weight : float | None
+        Its weight in the mean where that is not ``num_examples``.
     """
 
     client: str
@@ -72,6 +79,14 @@ class ClientUpdate(Generic[M_co]):
     num_examples: int
     seconds: float
     bytes: int
+    norm: float | None = None
+    scale: float = 1.0
+    weight: float | None = None
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether less of it is in the mean than was sent."""
+        return self.scale < 1 or self.weight is not None
 
 
 @dataclass(frozen=True)

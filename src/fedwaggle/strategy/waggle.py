@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -35,25 +36,28 @@ from fedwaggle.runs.snapshots import Snapshot, read_latest_snapshot
 from fedwaggle.schedules import Schedule
 from fedwaggle.seeds import derive_seed
 from fedwaggle.strategy.admission import (
-    Admitted,
     AdmittedEvaluation,
     Limits,
     admit,
     admit_evaluation,
 )
-from fedwaggle.strategy.aggregation import required_metrics
-from fedwaggle.strategy.codes import Code
+from fedwaggle.strategy.aggregation import is_robust, required_metrics
+from fedwaggle.strategy.changes import Ruler
+from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.collecting import (
     Collector,
     aggregate_evaluations,
     as_metrics,
     collector_for,
+    typical_value,
 )
 from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
+from fedwaggle.strategy.intake import Intake
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
 from fedwaggle.strategy.npy import Template
+from fedwaggle.strategy.outliers import Bounds, OutlierRule
 from fedwaggle.strategy.policies import Policy
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
@@ -326,27 +330,42 @@ class Waggle(Strategy, Generic[M]):
         cohort = self._draw("train", server_round, state, roster, plan)
         names = sorted((roster.name(n) for n in _node_ids(cohort)), key=client_order)
         rate = config_value(cohort, "lr")
-        updates: list[ClientUpdate[M | None]] = []
-        replies = self._ask(roster, cohort, plan, updates)
+        usable: set[str] = set()
+        replies = self._ask(roster, cohort, plan, usable)
+        rule = self._outlier_rule
+        ruler = Ruler(template, state.arrays) if rule.share else None
         collector = collector_for(  # it takes its memory now, while the clients train
             self,
             names,
             state.arrays,
             template,
             trainable=self.trainable,
+            ruler=ruler,
             fold_buffer=self.rules.fold_buffer,
             spill_dir=self.run.path if self.run else None,  # /tmp may be memory itself
         )
-        quarantined: list[Quarantined] = []
+        judge = partial(
+            admit,
+            server_round=server_round,
+            template=template,
+            limits=self._limits,
+            contract=self.contract,
+            ruler=ruler,
+        )
+        intake: Intake[M] = Intake(
+            server_round,
+            judge=judge,
+            bounds=Bounds(rule, len(names)),
+            collector=collector,
+            journal=self.journal,
+            usable=usable,
+        )
         with closing(collector):
             for client, arrival in replies:
-                reply = self._admit(client, arrival, server_round, collector)
-                if isinstance(reply, Quarantined):
-                    quarantined.append(reply)
-                else:
-                    updates.append(reply)
-            updates.sort(key=lambda update: client_order(update.client))
-            arrays, metrics = self._aggregate(server_round, updates, collector)
+                intake.take(client, arrival)
+            intake.finish()
+            arrays, metrics = self._aggregate(server_round, intake, collector)
+        updates, quarantined = intake.updates, intake.quarantined
         answered = {u.client for u in updates} | {q.client for q in quarantined}
         return Training(
             learning_rate=rate,
@@ -399,39 +418,21 @@ class Waggle(Strategy, Generic[M]):
         arrivals = exchange(roster.grid, cohort, patience)
         return ((roster.name(arrival.node_id), arrival) for arrival in arrivals)
 
-    def _admit(
-        self, client: str, arrival: Arrival, server_round: int, collector: Collector
-    ) -> ClientUpdate[M | None] | Quarantined:
-        """Judge one reply, record it, and collect its arrays if it is good."""
-        reply = admit(
-            arrival,
-            client=client,
-            server_round=server_round,
-            template=collector.template,
-            limits=self._limits,
-            contract=self.contract,
-        )
-        if isinstance(reply, Admitted):
-            collector.add(reply)
-            self.journal.update(reply.update)
-            return reply.update
-        collector.skip(client)
-        self.journal.quarantined(server_round, reply, "train")
-        return reply
-
     def _aggregate(
         self,
         server_round: int,
-        updates: Sequence[ClientUpdate[M | None]],
+        intake: Intake[M],
         collector: Collector,
     ) -> tuple[ArrayRecord | None, dict[str, Any]]:
         """Let the subclass read the metadata, and Flower's strategy take its step."""
-        if len(updates) < self._fewest_updates:
+        if len(intake.updates) < self._fewest_updates:
             return None, {}
-        logger.info("aggregate_train: %d updates admitted", len(updates))
-        said = self.on_train_metadata(server_round, _with_metadata(updates))
+        logger.info("aggregate_train: %d updates admitted", len(intake.updates))
+        said = self.on_train_metadata(server_round, _with_metadata(intake.updates))
         metrics = as_metrics("on_train_metadata", said)
-        arrays, averaged = take_step(self, collector, server_round)
+        step, dropped = take_step(self, collector, server_round, self._fewest_updates)
+        intake.drop(dropped, _STEP_NOT_FINITE)
+        arrays, averaged = step
         return arrays, {**as_metrics("aggregate_train", averaged), **metrics}
 
     def _after_training(
@@ -476,8 +477,15 @@ class Waggle(Strategy, Generic[M]):
                 quarantined.append(reply)
             else:
                 admitted.append(reply)
-        metrics = aggregate_evaluations(self, server_round, admitted)
-        return Evaluation(quarantined=quarantined, metrics=metrics)
+        rule = self.rules.outliers
+        metrics = aggregate_evaluations(self, server_round, admitted, rule)
+        metric, mode = self.journal.best_metric, self.journal.best_mode
+        typical = typical_value(admitted, metric, mode) if rule.share else None
+        return Evaluation(
+            quarantined=quarantined,
+            metrics=metrics,
+            typical={} if typical is None else {metric: typical},
+        )
 
     def _decide(self, state: RunState, training: Training[M]) -> RunState:
         """Let the policies decide by what the clients said, and carry their decisions out."""
@@ -516,7 +524,8 @@ class Waggle(Strategy, Generic[M]):
             evaluate_metrics_serverapp=metrics,
         )
         with clock.phase("checkpoint"):
-            best = self.journal.offer_best(state, {**evaluation.metrics, **metrics})
+            reported = {**evaluation.metrics, **evaluation.typical, **metrics}
+            best = self.journal.offer_best(state, reported)
         summary = RoundSummary(
             server_round=state.server_round,
             num_rounds=plan.num_rounds,
@@ -546,6 +555,11 @@ class Waggle(Strategy, Generic[M]):
             "updates, or a step that was taken back; see the log, and the quarantined and missing "
             "clients in the record, then go on from here with resume = latest"
         )
+
+    @property
+    def _outlier_rule(self) -> OutlierRule:
+        """The bounds on updates; none where the strategy bounds them itself."""
+        return OutlierRule(share=0) if is_robust(self) else self.rules.outliers
 
     @property
     def _limits(self) -> Limits:
@@ -585,6 +599,11 @@ class _Clock:
         return time.monotonic() - self._began
 
 
+_STEP_NOT_FINITE = Refused(
+    Code.STEP_NOT_FINITE,
+    "the step with this reply left NaN or an infinity, and the step without it did not; its "
+    "metrics or its change are too large",
+)
 _ABSENT = {Code.CLIENT_CRASHED, Code.CLIENT_UNAVAILABLE}
 
 

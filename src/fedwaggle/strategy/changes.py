@@ -1,0 +1,139 @@
+"""How far a client's arrays are from the global model: the L2 norm of the change, by group.
+
+A model has arrays of three kinds, whose changes are not of one scale: what is trained, the
+statistics that layers measure (a running variance may be large), and counters (they grow with a
+client's number of batches). One norm over all of them would be that of the largest kind alone.
+
+Squares are summed within rows of fixed length, each by one thread, and the sums of the rows are
+added exactly: the norm has the same bits whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord
+from numpy.typing import NDArray
+
+from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
+from fedwaggle.strategy.npy import Arrays, Template, decode
+from fedwaggle.strategy.summing import as_tensor
+
+__all__ = ["Ruler", "groups_of"]
+
+_CHUNK_ELEMENTS = 1 << 20
+_ROW_ELEMENTS = 1 << 10  # squares of float32 are summed as float32 within a row, and not beyond
+_TORCH_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def groups_of(template: Template) -> tuple[tuple[str, ...], ...]:
+    """Return the keys of what is trained, of the other floats, and of whole numbers.
+
+    Examples
+    --------
+    >>> from flwr.app import Array
+    >>> arrays = {"w": np.zeros(2), "running_mean": np.zeros(2), "steps": np.array(0)}
+    >>> model = ArrayRecord({key: Array(value) for key, value in arrays.items()})
+    >>> groups_of(Template.of(model))
+    (('w',), ('running_mean',), ('steps',))
+    """
+    trained = [key for key in template.specs if key in template.trainable]
+    others = [key for key in template.specs if key not in template.trainable]
+    whole = [key for key in others if template.specs[key].dtype.kind in "biu"]
+    measured = [key for key in others if key not in whole]
+    return tuple(trained), tuple(measured), tuple(whole)
+
+
+class Ruler:
+    """Measures changes to a global model.
+
+    Parameters
+    ----------
+    template : Template
+        The model's keys, shapes and dtypes.
+    current : ArrayRecord
+        The global model that the clients were sent; it is read, not copied.
+
+    Attributes
+    ----------
+    current : dict[str, ndarray]
+        The model's arrays.
+    groups : tuple[tuple[str, ...], ...]
+        Keys of the arrays that are measured together; the first group is what is trained.
+    """
+
+    def __init__(self, template: Template, current: ArrayRecord) -> None:
+        self.current: Arrays = {
+            key: decode(current[key], key, spec) for key, spec in template.specs.items()
+        }
+        self.groups = groups_of(template)
+
+    def norms(self, arrays: Mapping[str, NDArray[Any]]) -> tuple[float, ...]:
+        """Return the L2 norm of the change from the model to ``arrays``, for each group.
+
+        Parameters
+        ----------
+        arrays : Mapping[str, ndarray]
+            A client's arrays, in the shapes and dtypes of the model.
+
+        Returns
+        -------
+        tuple[float, ...]
+            Not finite if the arrays are not, or if squares of their change are too large for
+            the dtype.
+
+        Examples
+        --------
+        >>> from flwr.app import Array
+        >>> model = ArrayRecord({"w": Array(np.array([1.0, 1.0]))})
+        >>> Ruler(Template.of(model), model).norms({"w": np.array([4.0, 5.0])})
+        (5.0, 0.0, 0.0)
+        """
+        sizes = [(key, array.size) for key, array in self.current.items()]
+        new = {key: arrays[key].reshape(-1) for key, _ in sizes}
+        old = {key: self.current[key].reshape(-1) for key, _ in sizes}
+
+        def squares(chunks: Sequence[Chunk[str]]) -> list[tuple[str, float]]:
+            return [
+                (key, _squared_distance(new[key][start:stop], old[key][start:stop]))
+                for key, start, stop in chunks
+            ]
+
+        shares = on_threads(squares, chunks_of(sizes, _CHUNK_ELEMENTS))
+        by_key: dict[str, list[float]] = {key: [] for key, _ in sizes}
+        for key, square in (pair for share in shares for pair in share):
+            by_key[key].append(square)
+        return tuple(_root([s for key in group for s in by_key[key]]) for group in self.groups)
+
+
+def _root(squares: Sequence[float]) -> float:
+    try:
+        return math.sqrt(math.fsum(squares))
+    except OverflowError:  # each is finite, the sum is not
+        return math.inf
+
+
+def _squared_distance(new: NDArray[Any], old: NDArray[Any]) -> float:
+    """Return the sum of the squares of ``new - old``, two flat arrays of one dtype."""
+    whole_rows = new.size - new.size % _ROW_ELEMENTS if new.dtype in _TORCH_DTYPES else 0
+    total = _of_rows(new[:whole_rows], old[:whole_rows]) if whole_rows else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        rest = np.subtract(new[whole_rows:], old[whole_rows:], dtype=np.float64)
+        return total + float(np.einsum("i,i", rest, rest))
+
+
+def _of_rows(new: NDArray[Any], old: NDArray[Any]) -> float:
+    import torch
+
+    # The one operation of torch that subtracts, squares and sums in one pass over both.
+    distances = torch.cdist(
+        as_tensor(new).view(-1, 1, _ROW_ELEMENTS),
+        as_tensor(old).view(-1, 1, _ROW_ELEMENTS),
+        compute_mode="donot_use_mm_for_euclid_dist",
+    )
+    rows: NDArray[np.float64] = distances.view(-1).numpy().astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.add.reduce(rows * rows))
