@@ -105,7 +105,6 @@ def run(case: Case) -> dict[str, Any]:
         done = subprocess.run(
             [*command, "--workers", "1", str(HERE / "apps" / "attacked"), *pairs],
             check=False,
-            check=False,
             env={**os.environ, **_environment(case)},
             capture_output=True,
             text=True,

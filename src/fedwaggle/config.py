@@ -117,7 +117,7 @@ class RunConfig(BaseModel):
     outlier_share: float = Field(
         default=0.1,
         ge=0,
-        lt=0.5,
+        le=0.4,
         description="Share of a round's replies, one at least, that may be hostile; 0 switches "
         "the bounds below off.",
     )

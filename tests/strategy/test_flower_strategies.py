@@ -29,6 +29,7 @@ from fedwaggle.runs import Request, Run
 from fedwaggle.runs.events import read_events
 from fedwaggle.strategy import RoundRules, Waggle, collecting
 from fedwaggle.strategy.aggregation import takes_mean
+from fedwaggle.strategy.outliers import OutlierRule
 
 NODES = 8
 LINEAR = [FedAvg, FedAvgM, FedProx, FedAdagrad, FedAdam, FedYogi]
@@ -207,16 +208,15 @@ HUGE = {  # for each strategy, what one client can send that is finite where the
 }
 
 
-@pytest.mark.parametrize("base", HUGE)
+@pytest.mark.parametrize("base", [base for base in HUGE if base is not QFedAvg])
 def test_a_step_to_infinity_is_taken_back_and_the_rest_of_the_run_is_as_if_it_had_not_been(
     make_grid, tmp_path, caplog, base
 ):
     """Round 2 is spoiled. Round 3 begins from round 1's model and moments, but has its number."""
-    options = {"fraction_evaluate": 0.0, **OPTIONS.get(base, {})}
+    unbounded = RoundRules(outliers=OutlierRule(share=0))
+    options = {"fraction_evaluate": 0.0, "rules": unbounded, **OPTIONS.get(base, {})}
     if base is FedAvgM:
         options["server_learning_rate"] = 5.0  # 5 times 3e38 / 4 is too large for float32
-    if base is QFedAvg:
-        options |= {"client_learning_rate": 0.1, "q": 1.0}
 
     def train(spoiled, msg, context):
         server_round = msg.content["config"]["server-round"]

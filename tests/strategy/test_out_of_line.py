@@ -45,8 +45,9 @@ def client(attack=None, count=None, in_rounds=range(100), metrics=None):
         new = dict(old)
         noise = rng.normal(scale=0.1, size=SIZE).astype(np.float32)
         new["w"] = old["w"] + np.float32(0.5) * (1 - old["w"]) + noise
-        new["bn.running_var"] = old["bn.running_var"] + np.float32(0.1)
-        new["bn.num_batches_tracked"] = old["bn.num_batches_tracked"] + 10
+        if "bn.running_var" in old:
+            new["bn.running_var"] = old["bn.running_var"] + np.float32(0.1)
+            new["bn.num_batches_tracked"] = old["bn.num_batches_tracked"] + 10
         if attacks and attack is not None:
             new = {**new, **attack(new, old)}
         numbers = {"train_loss": 0.5, "num-examples": 60}
@@ -80,7 +81,7 @@ WITHIN = {
 }
 
 
-def run(make_grid, train, base=FedAdagrad, rounds=6, folder=None, **options):
+def run(make_grid, train, base=FedAdagrad, rounds=6, folder=None, arrays=None, **options):
     """Run rounds with all clients; return the last model's arrays and the result."""
     cls = type("Strategy", (Waggle, base), {})
     strategy = cls(
@@ -89,10 +90,11 @@ def run(make_grid, train, base=FedAdagrad, rounds=6, folder=None, **options):
         min_train_nodes=2,
         min_available_nodes=2,
         run=Run.create(folder) if folder else None,
-        **({"tau": 0.1} if base is FedAdagrad else {}),
+        **({"eta": 1.0, "tau": 0.1} if base is FedAdagrad else {}),
         **options,
     )
-    result = strategy.start(make_grid(train, CLIENTS), model(), num_rounds=rounds, timeout=60)
+    grid = make_grid(train, CLIENTS)
+    result = strategy.start(grid, arrays or model(), num_rounds=rounds, timeout=60)
     return {key: array.numpy() for key, array in result.arrays.items()}
 
 
@@ -154,11 +156,11 @@ def test_honest_clients_are_not_touched(make_grid):
         np.testing.assert_array_equal(bounded[key], expected)
 
 
-def test_without_bounds_one_client_owns_the_model(make_grid):
-    """The law holds because of the bounds: zero switches them off."""
+def test_without_bounds_one_client_owns_the_model(make_grid, alone):
+    """The law holds because of the bounds; zero switches them off, and no later step counts."""
     rules = RoundRules(outliers=OutlierRule(share=0))
     attacked = run(make_grid, client(FAR_OUT["1e15"], in_rounds=range(3, 4)), rules=rules)
-    assert np.abs(attacked["w"]).max() > 1
+    assert abs(attacked["w"].mean() - alone["w"].mean()) > 0.5
 
 
 def test_the_outcome_does_not_depend_on_the_order_of_arrival(make_grid):
@@ -195,7 +197,8 @@ def test_a_users_own_aggregation_gets_bounded_replies(make_grid):
 def test_a_step_that_is_not_finite_is_taken_again_without_the_culprit(make_grid, tmp_path):
     """A loss of 1e300 scales a client's update in q-FedAvg; no round is lost by it."""
     train = client(metrics={"train_loss": 1e300})
-    options = {"client_learning_rate": 0.1, "q": 2.0}
+    weights = ArrayRecord({"w": model()["w"]})  # Flower's q-FedAvg cannot step whole numbers
+    options = {"client_learning_rate": 0.1, "q": 2.0, "arrays": weights}
     attacked = run(make_grid, train, QFedAvg, rounds=2, folder=tmp_path, **options)
     absent = run(make_grid, client("absent"), QFedAvg, rounds=2, **options)
     np.testing.assert_array_equal(attacked["w"], absent["w"])

@@ -27,7 +27,7 @@ from fedwaggle.metadata import pack
 from fedwaggle.runs import Run
 from fedwaggle.runs.events import read_events
 from fedwaggle.schedules import step_decay
-from fedwaggle.strategy import RoundRules, Waggle
+from fedwaggle.strategy import OutlierRule, RoundRules, Waggle
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def test_the_mean_is_weighted_by_examples(make_grid):
         part = context.node_config["partition-id"]
         return reply(msg, record(part + 0.1), examples=1 + 2 * part)
 
-    result = start(WaggleAvg(fraction_evaluate=0.0), make_grid(client, 2), record(0.0))
+    unbounded = RoundRules(outliers=OutlierRule(share=0))
+    strategy = WaggleAvg(fraction_evaluate=0.0, rules=unbounded)
+    result = start(strategy, make_grid(client, 2), record(0.0))
     assert values(result.arrays) == [pytest.approx(0.85)]
 
 

@@ -125,7 +125,8 @@ class Bounds:
 
     Examples
     --------
-    Of changes of 1, 1.2, 3 and 100, the reference is 3, as one of four may be hostile:
+    Of changes of 1, 1.2, 3 and 100, the reference is 3, as one of four may be hostile; 100 is
+    shortened to 6:
 
     >>> bounds = Bounds(OutlierRule(), cohort=4)
     >>> for client, norm in {"a": 1.0, "b": 100.0, "c": 3.0, "d": 1.2}.items():
@@ -136,7 +137,7 @@ class Bounds:
     c ['c']
     d ['d']
     >>> bounds.rest()
-    {'b': Refused(<Code.OUT_OF_LINE: 'out-of-line'>, ...)}
+    {'b': Terms(weight=10, scales=(0.06,))}
     """
 
     def __init__(self, rule: OutlierRule, cohort: int) -> None:

@@ -84,8 +84,14 @@ def take_step(
 
 
 def _undo_of(strategy: Strategy) -> Callable[[], None]:
-    """Return a function that gives a strategy back the attributes that it has now; no copies."""
-    before = [(layer, dict(vars(layer))) for layer in layers_of(strategy)]
+    """Return a function that gives a strategy back the attributes that it has now.
+
+    No array is copied. Some of Flower's strategies empty the record of the current model.
+    """
+    before = [
+        (layer, {name: _kept(value) for name, value in vars(layer).items()})
+        for layer in layers_of(strategy)
+    ]
 
     def undo() -> None:
         for layer, attributes in before:
@@ -93,6 +99,10 @@ def _undo_of(strategy: Strategy) -> Callable[[], None]:
             vars(layer).update(attributes)
 
     return undo
+
+
+def _kept(value: object) -> object:
+    return ArrayRecord(dict(value.items())) if isinstance(value, ArrayRecord) else value
 
 
 def _first_non_finite(strategy: Strategy, arrays: ArrayRecord) -> str | None:
