@@ -148,7 +148,8 @@ class _Folding:
         )
         contents = _by_client(self._contents)
         with (
-            _metrics_of(self._strategy, _TRAIN_METRICS, contents),
+            # Flower passes on the one reply that stands for all.
+            _metrics_of(self._strategy, _TRAIN_METRICS, lambda _: contents),
             _without_flowers_count(),
         ):
             arrays, metrics = self._strategy.aggregate_train(server_round, [reply])
@@ -191,8 +192,8 @@ class _Keeping:
         replies = _alike([one.message for one in admitted])
         for reply in replies:
             reply.content["arrays"] = self._to_step(cast("ArrayRecord", reply.content["arrays"]))
-        contents = [one.message.content for one in admitted]
-        with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
+        whole = _whole([one.message for one in admitted], replies)
+        with _metrics_of(self._strategy, _TRAIN_METRICS, whole):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         if arrays is None:
             return None, metrics
@@ -226,9 +227,10 @@ def aggregate_evaluations(
     if not evaluations:
         return {}
     in_order = sorted(evaluations, key=lambda one: client_order(one.client))
-    contents = [one.message.content for one in in_order]
-    with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
-        metrics = strategy.aggregate_evaluate(server_round, _alike([e.message for e in in_order]))
+    sent = [one.message for one in in_order]
+    replies = _alike(sent)
+    with _metrics_of(strategy, "evaluate_metrics_aggr_fn", _whole(sent, replies)):
+        metrics = strategy.aggregate_evaluate(server_round, replies)
     return dict(metrics or {})
 
 
@@ -277,12 +279,13 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401  # whatever the user's code ret
 
 @contextmanager
 def _metrics_of(
-    strategy: Strategy, attribute: str, contents: Sequence[RecordDict]
+    strategy: Strategy, attribute: str, sent: Callable[[list[RecordDict]], list[RecordDict]]
 ) -> Iterator[None]:
-    """Let the strategy average the metrics of all clients, whatever replies it is given.
+    """Let the strategy average the metrics that clients sent, whatever replies it is given.
 
     Flower's own average wants the same keys from every client; ours takes the keys that there
     are. A function that the user has set is called with everything that the clients sent.
+    ``sent`` returns the contents that stand behind those that the strategy passes on.
     """
     owner = owner_of(strategy, attribute)
     chosen: MetricsFn | None = getattr(owner, attribute, None)
@@ -290,11 +293,25 @@ def _metrics_of(
         yield
         return
     average = _average if chosen is aggregate_metricrecords else chosen
-    setattr(owner, attribute, lambda _, key: average(list(contents), key))
+    setattr(owner, attribute, lambda contents, key: average(list(sent(contents)), key))
     try:
         yield
     finally:
         setattr(owner, attribute, chosen)
+
+
+def _whole(
+    sent: Sequence[Message], replies: Sequence[Message]
+) -> Callable[[list[RecordDict]], list[RecordDict]]:
+    """Return a function from the contents of replies to what their clients sent.
+
+    A strategy may pass on the contents of a few replies only (Krum, Bulyan), so each is known by
+    its identity. One that the strategy has made itself stands for itself.
+    """
+    # The pairs keep the contents alive, and so their ids their own.
+    pairs = [(r.content, s.content) for s, r in zip(sent, replies, strict=True)]
+    behind = {id(passed): (passed, whole) for passed, whole in pairs}
+    return lambda contents: [behind.get(id(one), (one, one))[1] for one in contents]
 
 
 @contextmanager
