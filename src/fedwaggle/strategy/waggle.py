@@ -142,6 +142,7 @@ class Waggle(Strategy, Generic[M]):
         **strategy: Any,  # noqa: ANN401  # whatever the strategy behind this mixin takes
     ) -> None:
         super().__init__(**strategy)
+        flowers = frozenset(vars(self))
         if codec == "pickle" and not trust_pickle:
             raise ConfigError(
                 [
@@ -162,6 +163,8 @@ class Waggle(Strategy, Generic[M]):
         self.rules = rules or RoundRules()
         self.policies = policies
         self.journal = Journal(run, best_metric, best_mode)
+        # Settings are what this run is given: a resume point neither holds nor replaces them.
+        self._settings = frozenset(vars(self)) - flowers
 
     # -- What a subclass may say -----------------------------------------------------------
 
@@ -281,6 +284,7 @@ class Waggle(Strategy, Generic[M]):
         snapshot = read_latest_snapshot(self.run.path)
         if snapshot is not None:
             _refuse_another_model(self.run, snapshot, Template.of(initial_arrays))
+            _refuse_another_seed(self.run, snapshot, self.seed)
         self.journal.run_resumed(
             server_round=snapshot.server_round if snapshot else -1,
             engine=engine_name(roster.grid),
@@ -295,7 +299,7 @@ class Waggle(Strategy, Generic[M]):
         # A fork may have changed what the constructor was given, such as the step size.
         given = _constructor_names(type(self)) if self.run.is_fork else frozenset[str]()
         state = replace(state, stopped=state.stopped and not self.run.is_fork)
-        restore_strategy(self, snapshot, skip=given)
+        restore_strategy(self, snapshot, settings=self._settings, given=given)
         if hasattr(roster.grid, "restore_client_states"):
             roster.grid.restore_client_states(client_states)
         logger.info("resumed after round %d of %s", state.server_round, self.run.path)
@@ -531,7 +535,9 @@ class Waggle(Strategy, Generic[M]):
         if self.run is not None:
             # The resume point commits the round: it comes after everything that it stands for.
             client_states: dict[str, bytes] = getattr(roster.grid, "client_states", dict)()
-            self.journal.save_snapshot(to_snapshot(state, self, client_states))
+            self.journal.save_snapshot(
+                to_snapshot(state, self, client_states, self._settings, self.seed)
+            )
         self.on_round_end(summary)
         return state
 
@@ -603,6 +609,16 @@ def _refuse_another_model(run: Run, snapshot: Snapshot, asked: Template) -> None
             f"{run.path.name}: its resume point is of another model: {len(differing)} arrays "
             f"differ, such as {key!r}: {_said(held.get(key))} there, {_said(wanted.get(key))} now; "
             "bring that model back, or begin a new run"
+        )
+
+
+def _refuse_another_seed(run: Run, snapshot: Snapshot, seed: int) -> None:
+    """Refuse to draw the other rounds of a run by another seed; a fork may."""
+    before = snapshot.values.get("seed", seed)
+    if before != seed and not run.is_fork:
+        raise RunError(
+            f"seed: {run.path.name} was begun with seed {before}, and the strategy now has {seed}; "
+            f"make it with seed={before}, or fork the run"
         )
 
 
