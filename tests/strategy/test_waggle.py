@@ -22,9 +22,9 @@ from flwr.app import (
 )
 from flwr.serverapp.strategy import FedAdagrad, FedAvg
 
-from fedwaggle.errors import ConfigError, NodesError
+from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.metadata import pack
-from fedwaggle.runs import Run
+from fedwaggle.runs import Run, load
 from fedwaggle.runs.events import read_events
 from fedwaggle.schedules import step_decay
 from fedwaggle.strategy import RoundRules, Waggle
@@ -469,6 +469,21 @@ def test_bytes_that_cannot_be_decoded_are_a_quarantined_reply(make_grid, tmp_pat
     assert (bad.client, bad.code) == ("node-101", "undecodable")
     assert bad.reason.startswith("Flower says: DecodeError")
     assert not end.skipped
+
+
+def test_a_run_holds_the_rounds_of_one_start_and_refuses_a_second(make_grid, tmp_path):
+    """Two rounds of pretraining stay; the fine-tuning goes into a run of its own."""
+    options = {"fraction_evaluate": 0.0}
+    with Run.create(tmp_path, name="pretraining") as run:
+        pretrained = start(WaggleAvg(run=run, **options), make_grid(add_partition, 2), rounds=2)
+        with pytest.raises(RunError, match="a strategy has been started in it; open a run of its"):
+            start(WaggleAdagrad(run=run, **options), make_grid(add_partition, 2), rounds=1)
+    with Run.create(tmp_path, name="fine-tuning") as second:
+        tuned = WaggleAdagrad(run=second, **options)
+        start(tuned, make_grid(add_partition, 2), pretrained.arrays)
+    assert [each.round for each in load(run.path).rounds] == [0, 1, 2]
+    assert load(run.path).status == "finished"
+    assert [each.round for each in load(second.path).rounds] == [0, 1]
 
 
 # -- What the subclass says of a round

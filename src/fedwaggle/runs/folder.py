@@ -112,6 +112,7 @@ class Run:
         self._began = time.monotonic()
         self._last_round = 0
         self._disk_trouble = False
+        self._claimed = False
         try:
             self._lines = LineFile(path / EVENTS)
         except BlockingIOError as error:
@@ -144,6 +145,22 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    def claim(self) -> None:
+        """Take the run for the rounds of one strategy.
+
+        Raises
+        ------
+        RunError
+            If its rounds are already taken: those of a second start would replace them.
+        """
+        if self._claimed:
+            raise RunError(
+                f"{self.name}: expected a run without rounds, and a strategy has been started in "
+                "it; open a run of its own for each start (Run.create, open_run), and begin the "
+                "second one with the arrays of the first result"
+            )
+        self._claimed = True
 
     def attach(self, sinks: Sequence[SinkThread]) -> None:
         """Offer each line from now on to these sinks, and close them with the run."""

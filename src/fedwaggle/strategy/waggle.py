@@ -230,7 +230,11 @@ class Waggle(Strategy, Generic[M]):
         ------
         NodesError
             If there are not enough nodes in time, or too many rounds in a row were skipped.
+        RunError
+            If a strategy has been started in the same run before: a run holds one start's rounds.
         """
+        if self.run is not None:
+            self.run.claim()
         plan = _Plan(
             num_rounds,
             timeout,
