@@ -177,8 +177,8 @@ class RunConfig(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of a round's clients that end the run once they have converged, twice "
-        "in a row; 0 never does.",
+        description="Share of a round's sampled clients that end the run once they have converged, "
+        "twice in a row; 0 never does. A client whose word is not known has not converged.",
     )
     rest_stragglers: float = Field(
         default=0.0,

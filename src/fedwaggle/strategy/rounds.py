@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from flwr.app import ArrayRecord
 
+from fedwaggle.identity import client_order
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined
 
 __all__ = ["Evaluation", "RoundSummary", "Training"]
@@ -44,6 +45,12 @@ class Training(Generic[M_co]):
     arrays: ArrayRecord | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     skipped: bool = False
+
+    @property
+    def cohort(self) -> list[str]:
+        """Names of the clients that were sampled, in their order."""
+        used, refused = [u.client for u in self.updates], [q.client for q in self.quarantined]
+        return sorted([*used, *refused, *self.missing], key=client_order)
 
     @property
     def bytes_up(self) -> int:

@@ -489,10 +489,10 @@ class Waggle(Strategy, Generic[M]):
 
     def _decide(self, state: RunState, training: Training[M]) -> RunState:
         """Let the policies decide by what the clients said, and carry their decisions out."""
-        read = _with_metadata(training.updates)
+        cohort, read = training.cohort, _with_metadata(training.updates)
         for policy in self.policies:
             memory = state.policies.get(policy.name, {})
-            decisions, memory = policy.decide(state.server_round, read, memory)
+            decisions, memory = policy.decide(state.server_round, cohort, read, memory)
             state = replace(state, policies={**state.policies, policy.name: dict(memory)})
             for decision in decisions:
                 self.journal.decision(state.server_round, policy.name, decision)
