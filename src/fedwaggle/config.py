@@ -105,7 +105,10 @@ class RunConfig(BaseModel):
         default=3, ge=0, description="Skipped rounds in a row that end the run; 0 never does."
     )
     cooldown_after: int = Field(
-        default=3, ge=0, description="Misses in a row after which a client rests; 0 rests nobody."
+        default=3,
+        ge=0,
+        description="Misses in a row after which a client rests; 0 rests nobody. A crash is a "
+        "miss; another quarantined reply neither is one nor ends the row.",
     )
     cooldown_rounds: int = Field(default=5, ge=1, description="Rounds that a client rests.")
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = Field(

@@ -316,6 +316,54 @@ def test_a_client_that_fails_to_evaluate_does_not_end_the_run(make_grid, tmp_pat
     assert (bad.client, bad.phase, bad.code) == ("0", "evaluate", "client-raised")
 
 
+def test_a_client_that_never_evaluates_is_missing_by_name_wherever_missing_clients_are(
+    make_grid, tmp_path, caplog
+):
+    """Client 2 trains and never evaluates; the record, the log, summary and the report name it."""
+    ends = []
+
+    class Listener(WaggleAvg):
+        def on_round_end(self, summary):
+            ends.append(list(summary.evaluation.missing))
+
+    def evaluate(msg, context):
+        metrics = MetricRecord({"accuracy": 0.5, "num-examples": 4})
+        return Message(RecordDict({"metrics": metrics}), reply_to=msg)
+
+    grid = make_grid(add_partition, 3, evaluate=evaluate)
+    grid._answers = lambda message: (
+        (message.metadata.message_type, message.metadata.dst_node_id) != ("evaluate", 102)
+    )
+    with Run.create(tmp_path) as run, caplog.at_level(logging.WARNING, logger="flwr"):
+        start(Listener(metadata=Facts, run=run), grid, timeout=0.3)
+    assert [e.evaluate_missing for e in events(run, "round-finished")] == [[], ["2"]]
+    assert ends == [[], ["2"]]
+    assert "evaluate: no reply in time from 1 clients: 2" in caplog.text
+    assert load(run.path).rounds[1].evaluate_missing == ("2",)
+    assert "of 3 sampled, and 1 in evaluation" in (run.path / "report.html").read_text()
+
+
+def test_a_bad_reply_neither_is_a_miss_nor_ends_a_row_of_misses(make_grid, tmp_path):
+    """Client 1 is silent, sends NaN, is silent: its second miss lets it rest in rounds 4 and 5."""
+
+    def train(msg, context):
+        bad = context.node_config["partition-id"] == 1
+        return reply(msg, record(math.nan if bad else 1.0, 1.0), context)
+
+    grid = make_grid(train, 3)
+    grid._answers = lambda message: (
+        message.metadata.dst_node_id != 101
+        or message.content["config"].get("server-round") not in (1, 3)
+    )
+    rules = RoundRules(cooldown_after=2, cooldown_rounds=2)
+    with Run.create(tmp_path) as run:
+        strategy = WaggleAvg(run=run, rules=rules, fraction_evaluate=0.0)
+        start(strategy, grid, rounds=6, timeout=0.3)
+    rounds = load(run.path).rounds[1:]
+    assert [each.missing for each in rounds] == [("1",), (), ("1",), (), (), ()]
+    assert [each.cooling_down for each in rounds] == [(), (), (), ("1",), ("1",), ()]
+
+
 # -- the record, the checkpoints, the hooks
 
 

@@ -194,6 +194,9 @@ class RoundFinished(_Event):
     updates: int = Field(default=0, description="Updates in the mean.")
     quarantined: int = Field(default=0, description="Replies that were refused.")
     missing: list[str] = Field(default=[], description="Clients that never answered, by name.")
+    evaluate_missing: list[str] = Field(
+        default=[], description="Clients that were to evaluate and never answered, by name."
+    )
     skipped: bool = Field(
         default=False,
         description="Whether the model was kept: too few updates, or no step to take.",

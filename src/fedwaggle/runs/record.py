@@ -70,6 +70,8 @@ class RoundRecord:
         The refused replies, with their reasons.
     missing : tuple[str, ...]
         Clients that never answered.
+    evaluate_missing : tuple[str, ...]
+        Clients that were to evaluate and never answered.
     decisions : tuple[DecisionTaken, ...]
         What policies decided after the round.
     metrics : dict[str, float | int | list]
@@ -98,6 +100,7 @@ class RoundRecord:
     updates: tuple[ClientUpdated, ...] = ()
     quarantined: tuple[ClientQuarantined, ...] = ()
     missing: tuple[str, ...] = ()
+    evaluate_missing: tuple[str, ...] = ()
     decisions: tuple[DecisionTaken, ...] = ()
     metrics: dict[str, MetricValue] = field(default_factory=dict)
     train_metrics: dict[str, MetricValue] = field(default_factory=dict)
@@ -201,9 +204,9 @@ class RunRecord:
         Returns
         -------
         DataFrame
-            Columns ``round``, ``learning_rate``, ``updates``, ``quarantined``, ``missing``
-            (counts), ``skipped``, ``bytes_down``, ``bytes_up``, ``seconds``, and
-            ``metrics.<name>``, ``train_metrics.<name>``, ``evaluate_metrics.<name>`` and
+            Columns ``round``, ``learning_rate``, ``updates``, ``quarantined``, ``missing``,
+            ``evaluate_missing`` (counts), ``skipped``, ``bytes_down``, ``bytes_up``, ``seconds``,
+            and ``metrics.<name>``, ``train_metrics.<name>``, ``evaluate_metrics.<name>`` and
             ``phases.<name>`` (s).
         """
         import pandas as pd
@@ -316,6 +319,7 @@ def _finished(record: RoundRecord, event: RoundFinished) -> RoundRecord:
         train_metrics=event.train_metrics,
         evaluate_metrics=event.evaluate_metrics,
         missing=tuple(event.missing),
+        evaluate_missing=tuple(event.evaluate_missing),
         skipped=event.skipped,
         bytes_up=event.bytes_up,
         phases=event.phases,
@@ -363,7 +367,7 @@ def _asked(event: RunStarted) -> dict[str, Any]:
 
 _UPDATE_COLUMNS = ["round", "client", "node_id", "num_examples", "seconds", "bytes"]
 _ROUND_COLUMNS = [
-    *("round", "learning_rate", "updates", "quarantined", "missing", "skipped"),
+    *("round", "learning_rate", "updates", "quarantined", "missing", "evaluate_missing", "skipped"),
     *("bytes_down", "bytes_up", "seconds"),
 ]
 
@@ -375,7 +379,8 @@ def _update_row(update: ClientUpdated) -> dict[str, Any]:
 
 def _round_row(told: RoundRecord) -> dict[str, Any]:
     row = {name: getattr(told, name) for name in _ROUND_COLUMNS}
-    row |= {name: len(row[name]) for name in ("updates", "quarantined", "missing")}
+    counted = ("updates", "quarantined", "missing", "evaluate_missing")
+    row |= {name: len(row[name]) for name in counted}
     for group in ("metrics", "train_metrics", "evaluate_metrics", "phases"):
         row |= _prefixed(group, getattr(told, group))
     return row

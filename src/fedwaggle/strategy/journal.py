@@ -222,6 +222,8 @@ class Journal:
     def round_finished(self, summary: RoundSummary[Any], phases: Mapping[str, float]) -> None:
         """Record the end of a round, and the seconds of its phases."""
         training = summary.training
+        _log_missing("train", training.missing)
+        _log_missing("evaluate", summary.evaluation.missing)
         self._record(
             RoundFinished(
                 round=summary.server_round,
@@ -232,6 +234,7 @@ class Journal:
                 updates=len(training.updates),
                 quarantined=len(training.quarantined),
                 missing=list(training.missing),
+                evaluate_missing=list(summary.evaluation.missing),
                 skipped=training.skipped,
                 bytes_up=training.bytes_up,
                 phases={name: round(seconds, 6) for name, seconds in phases.items()},
@@ -281,6 +284,12 @@ class Journal:
     def _record(self, event: Event) -> None:
         if self._run is not None:
             self._run.record(event)
+
+
+def _log_missing(phase: str, clients: Sequence[str]) -> None:
+    if clients:
+        some = ", ".join(clients[:20]) + (", ..." if len(clients) > 20 else "")
+        logger.warning("%s: no reply in time from %d clients: %s", phase, len(clients), some)
 
 
 def _as_dict(metadata: object) -> dict[str, Any] | None:

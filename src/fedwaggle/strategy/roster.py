@@ -47,7 +47,7 @@ class Attendance:
     Attributes
     ----------
     misses : Mapping[str, int]
-        Rounds in a row without an answer, by client.
+        Rounds without an answer since the last usable update, by client.
     rests_until : Mapping[str, int]
         The last round in which a client is left out, by client.
     """
@@ -71,7 +71,8 @@ class Attendance:
         server_round : int
             The round that is over.
         answered, silent : Iterable[str]
-            The clients that answered, and those that crashed or never did.
+            The clients whose update was used, and those that crashed or never answered. Those
+            whose reply was quarantined for another reason are in neither, and keep their count.
         rest_after : int
             Misses in a row after which a client rests; 0 lets nobody rest.
         rest_rounds : int

@@ -66,11 +66,14 @@ class Evaluation:
     ----------
     quarantined : Sequence[Quarantined]
         The replies that were not used.
+    missing : Sequence[str]
+        Names of the clients that never answered.
     metrics : Mapping[str, Any]
         The clients' evaluation metrics, averaged.
     """
 
     quarantined: Sequence[Quarantined] = ()
+    missing: Sequence[str] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 

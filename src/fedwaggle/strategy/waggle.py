@@ -332,7 +332,7 @@ class Waggle(Strategy, Generic[M]):
         """Train a cohort: draw, send, admit each reply as it arrives, aggregate."""
         template = Template.of(state.arrays)  # before anybody is sent a model that cannot be used
         cohort = self._draw("train", server_round, state, roster, plan)
-        names = sorted((roster.name(n) for n in _node_ids(cohort)), key=client_order)
+        names = _names_of(cohort, roster)
         rate = config_value(cohort, "lr")
         updates: list[ClientUpdate[M | None]] = []
         replies = self._ask(roster, cohort, plan, updates)
@@ -475,6 +475,7 @@ class Waggle(Strategy, Generic[M]):
     ) -> Evaluation:
         """Let a cohort evaluate the model: draw, send, admit, aggregate."""
         cohort = self._draw("evaluate", server_round, state, roster, plan)
+        names = _names_of(cohort, roster)
         admitted: list[AdmittedEvaluation] = []
         quarantined: list[Quarantined] = []
         for client, arrival in self._ask(roster, cohort, plan, admitted):
@@ -485,7 +486,9 @@ class Waggle(Strategy, Generic[M]):
             else:
                 admitted.append(reply)
         metrics = aggregate_evaluations(self, server_round, admitted)
-        return Evaluation(quarantined=quarantined, metrics=metrics)
+        answered = {one.client for one in admitted} | {bad.client for bad in quarantined}
+        missing = [name for name in names if name not in answered]
+        return Evaluation(quarantined=quarantined, missing=missing, metrics=metrics)
 
     def _decide(self, state: RunState, training: Training[M]) -> RunState:
         """Let the policies decide by what the clients said, and carry their decisions out."""
@@ -636,6 +639,11 @@ def _with_metadata(updates: Sequence[ClientUpdate[M | None]]) -> list[ClientUpda
 
 def _node_ids(messages: Sequence[Message]) -> list[int]:
     return [message.metadata.dst_node_id for message in messages]
+
+
+def _names_of(cohort: Sequence[Message], roster: Roster) -> list[str]:
+    """Return the names of the clients that a cohort's messages go to, in their order."""
+    return sorted((roster.name(node_id) for node_id in _node_ids(cohort)), key=client_order)
 
 
 def _constructor_names(cls: type) -> frozenset[str]:

@@ -158,6 +158,11 @@ class RunStory:
         return sum(cell.state is State.MISSING for cell in self.cells)
 
     @property
+    def evaluate_missing(self) -> int:
+        """How often a client that was to evaluate never answered."""
+        return sum(len(end.evaluate_missing) for end in self.finished_rounds)
+
+    @property
     def knows_convergence(self) -> bool:
         """Whether any client said whether it has converged."""
         return any(cell.state in (State.LEARNING, State.CONVERGED) for cell in self.cells)

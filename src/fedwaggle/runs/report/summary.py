@@ -80,7 +80,7 @@ def tiles(story: RunStory) -> list[Tile]:
         Tile("clients", f"{len(story.clients):,}", _nodes(story)),
         _converged_tile(story),
         _quarantined_tile(story),
-        Tile("missing", f"{story.missing:,}", f"of {len(story.cells):,} sampled"),
+        _missing_tile(story),
         Tile("bytes up", bytes_text(up), "from the clients"),
         Tile("bytes down", bytes_text(down), "to the clients"),
         Tile("wall time", seconds_text(story.wall_seconds), _per_round(story)),
@@ -142,6 +142,13 @@ def _quarantined_tile(story: RunStory) -> Tile:
     if refused["evaluate"]:
         detail += f", and {refused['evaluate']:,} in evaluation"
     return Tile("quarantined", f"{refused['train']:,}", detail, "alarm" if refused else "")
+
+
+def _missing_tile(story: RunStory) -> Tile:
+    detail = f"of {len(story.cells):,} sampled"
+    if story.evaluate_missing:
+        detail += f", and {story.evaluate_missing:,} in evaluation"
+    return Tile("missing", f"{story.missing:,}", detail)
 
 
 def _per_round(story: RunStory) -> str:
