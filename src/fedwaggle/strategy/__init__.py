@@ -4,6 +4,7 @@ from fedwaggle.strategy.engines import engine_name
 from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
+from fedwaggle.strategy.trainable import trainable_names
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.strategy.waggle import Waggle
 
@@ -21,4 +22,5 @@ __all__ = [
     "Training",
     "Waggle",
     "engine_name",
+    "trainable_names",
 ]

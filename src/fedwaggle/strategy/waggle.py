@@ -61,6 +61,7 @@ from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.settings import setting_of
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.stepping import take_step
+from fedwaggle.strategy.trainable import check_trainable
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
 __all__ = ["Waggle"]
@@ -97,8 +98,9 @@ class Waggle(Strategy, Generic[M]):
     seed : int (default: 0)
         Decides who is sampled, and the seed that each client is sent as ``config["seed"]``.
     trainable : Collection[str], optional
-        Names of the arrays that a server optimizer may step; the others (buffers, such as
-        BatchNorm's running means) are averaged. None: all but BatchNorm's buffers.
+        Names of the arrays that a server optimizer may step, such as ``trainable_names(model)``;
+        the others (buffers, such as BatchNorm's running means) are averaged. None: all but
+        BatchNorm's buffers.
     rules : RoundRules, optional
         How long a round waits, what it admits, when the run gives up.
     policies : Sequence[Policy] (default: none)
@@ -228,11 +230,14 @@ class Waggle(Strategy, Generic[M]):
 
         Raises
         ------
+        ConfigError
+            If ``trainable`` names an array that ``initial_arrays`` lacks.
         NodesError
             If there are not enough nodes in time, or too many rounds in a row were skipped.
         RunError
             If a strategy has been started in the same run before: a run holds one start's rounds.
         """
+        check_trainable(self, initial_arrays, self.trainable)
         if self.run is not None:
             self.run.claim()
         plan = _Plan(
