@@ -91,7 +91,7 @@ class RunConfig(BaseModel):
         default=3600.0, gt=0, description="Seconds that each phase of a round may take."
     )
     node_timeout: float = Field(
-        default=600.0, gt=0, description="Seconds to wait for enough nodes."
+        default=600.0, gt=0, description="Seconds to wait for enough nodes, and for their names."
     )
     min_replies: int = Field(
         default=0,

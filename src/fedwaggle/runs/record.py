@@ -28,6 +28,7 @@ from fedwaggle.runs.events import (
     DecisionTaken,
     Event,
     MetricValue,
+    NotRepeatable,
     RoundFinished,
     RoundStarted,
     RunFailed,
@@ -153,6 +154,8 @@ class RunRecord:
         SHA-256 of the last model; empty until the run has finished.
     error : str
         Why it failed; empty if it did not.
+    not_repeatable : tuple[str, ...]
+        Why another run with the same seed may end with another model; empty if none may.
     """
 
     path: Path
@@ -172,6 +175,12 @@ class RunRecord:
     metrics: dict[str, MetricValue] = field(default_factory=dict)
     sha256: str = ""
     error: str = ""
+    not_repeatable: tuple[str, ...] = ()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether another run with the same seed ends with the same model, as far as is known."""
+        return not self.not_repeatable
 
     @property
     def seconds(self) -> float:
@@ -355,6 +364,8 @@ def _run_record(run: RunRecord, events: Iterable[Event]) -> RunRecord:
                     metrics=event.metrics,
                     sha256=event.sha256,
                 )
+            case NotRepeatable():
+                run = replace(run, not_repeatable=(*run.not_repeatable, event.reason))
             case RunFailed():
                 run = replace(run, status="failed", error=event.error)
     return run

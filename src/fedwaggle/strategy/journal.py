@@ -23,6 +23,7 @@ from fedwaggle.runs.events import (
     DecisionTaken,
     Event,
     MetadataProblem,
+    NotRepeatable,
     RoundFinished,
     RoundStarted,
     RunFinished,
@@ -33,6 +34,7 @@ from fedwaggle.runs.events import (
 from fedwaggle.runs.requests import installed_versions
 from fedwaggle.runs.snapshots import Snapshot, write_snapshot
 from fedwaggle.strategy.policies import Decision
+from fedwaggle.strategy.repeatability import Cause, lost_replies
 from fedwaggle.strategy.rounds import RoundSummary
 from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined
@@ -63,6 +65,7 @@ class Journal:
         self._best_metric = best_metric
         self._best_mode = best_mode
         self._began = time.monotonic()
+        self._causes: dict[str, str] = dict(run.request.not_repeatable) if run else {}
 
     def run_started(
         self, *, strategy: str, engine: str, num_rounds: int, nodes: int | None, state: RunState
@@ -102,6 +105,16 @@ class Journal:
                 changes=dict(changes),
             )
         )
+
+    def not_repeatable(self, server_round: int, cause: Cause, reason: str) -> None:
+        """Record, once for each cause, that another run may end with another model, and log it."""
+        if cause in self._causes:
+            return
+        self._causes[cause] = reason
+        logger.warning("not repeatable: %s", reason)
+        self._record(NotRepeatable(round=server_round, cause=cause, reason=reason))
+        if self._run is not None:
+            self._run.explain_not_repeatable(self._causes)
 
     def round_started(
         self,
@@ -224,6 +237,8 @@ class Journal:
         training = summary.training
         _log_missing("train", training.missing)
         _log_missing("evaluate", summary.evaluation.missing)
+        if reason := lost_replies(summary):
+            self.not_repeatable(summary.server_round, "replies", reason)
         self._record(
             RoundFinished(
                 round=summary.server_round,

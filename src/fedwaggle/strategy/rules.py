@@ -21,7 +21,7 @@ class RoundRules:
     grace : float
         Seconds that the others still have.
     node_timeout : float
-        Seconds to wait for enough nodes.
+        Seconds to wait for enough nodes, and for their names.
     max_skipped_rounds : int
         Skipped rounds in a row that end the run; 0 never does.
     cooldown_after : int

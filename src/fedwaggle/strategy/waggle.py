@@ -55,6 +55,7 @@ from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
 from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.policies import Policy
+from fedwaggle.strategy.repeatability import known_causes
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
@@ -247,12 +248,14 @@ class Waggle(Strategy, Generic[M]):
             evaluate_config or ConfigRecord(),
             evaluate_fn or _no_evaluation,
         )
-        roster = Roster(grid)
+        roster = Roster(grid, self.rules.node_timeout)
         if engine_name(grid) == SIMULATION:
             roster.gather(self.rules.node_timeout)
         state = self._resume(roster, initial_arrays, plan) or self._begin(
             roster, initial_arrays, plan
         )
+        for cause, reason in known_causes(self, self.policies).items():
+            self.journal.not_repeatable(state.server_round, cause, reason)
         while state.server_round < num_rounds and not state.stopped:
             server_round, clock = state.server_round + 1, _Clock()
             with clock.phase("train"):
@@ -375,6 +378,8 @@ class Waggle(Strategy, Generic[M]):
         self, phase: Phase, server_round: int, state: RunState, roster: Roster, plan: _Plan
     ) -> list[Message]:
         """Let the Flower strategy draw a cohort, under the round's seed; one message a client."""
+        if phase == "train":
+            roster.ask_again()
         drawn_from = RosterGrid(
             roster,
             resting=state.attendance.resting(server_round),
@@ -385,6 +390,8 @@ class Waggle(Strategy, Generic[M]):
         config = plan.train_config if phase == "train" else plan.evaluate_config
         with seeded_sampling(derive_seed(self.seed, "sample", phase, server_round)):
             cohort = list(configure(server_round, state.arrays, config, drawn_from))
+        if reason := roster.why_not_repeatable():
+            self.journal.not_repeatable(server_round, "names", reason)
         key = setting_of(self, "configrecord_key", "config")
         for message in cohort:
             client = roster.name(message.metadata.dst_node_id)

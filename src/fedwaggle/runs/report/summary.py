@@ -189,6 +189,9 @@ def notes(story: RunStory, left_out: Sequence[str]) -> list[Note]:
     if isinstance(story.ended, RunFailed):
         error = printable(story.ended.error, 1000)
         found.append(Note(f"The run failed in round {story.ended.round}: {error}", bad=True))
+    for each in story.not_repeatable:
+        since = f"from round {each.round} on" if each.round else "from the start"
+        found.append(Note(f"Not repeatable {since}: {printable(each.reason, 500)}."))
     for resumed in story.resumes:
         changed = "".join(
             f"; {printable(key, 40)} is now {printable(repr(values[-1:])[1:-1], 60)}"
