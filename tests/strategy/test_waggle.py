@@ -340,7 +340,9 @@ def test_a_client_that_never_evaluates_is_missing_by_name_wherever_missing_clien
     assert ends == [[], ["2"]]
     assert "evaluate: no reply in time from 1 clients: 2" in caplog.text
     assert load(run.path).rounds[1].evaluate_missing == ("2",)
-    assert "of 3 sampled, and 1 in evaluation" in (run.path / "report.html").read_text()
+    page = (run.path / "report.html").read_text()
+    assert "of 3 sampled, and 1 in evaluation" in page
+    assert "<h2>Missing in evaluation</h2>" in page
 
 
 def test_a_bad_reply_neither_is_a_miss_nor_ends_a_row_of_misses(make_grid, tmp_path):
