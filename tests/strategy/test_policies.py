@@ -152,7 +152,7 @@ def test_clients_whose_word_is_not_known_count_as_not_converged(make_grid, tmp_p
         with Run.create(root) as run:
             strategy = Strategy(metadata=Facts, run=run, policies=policies, fraction_evaluate=0.0)
             initial = ArrayRecord({"w": Array(np.zeros(1, np.float32))})
-            strategy.start(grid, initial, 1, timeout=0.3)
+            strategy.start(grid, initial, 1, timeout=1.0)
         return [e.reason for e in events(run) if e.event == "decision-taken"]
 
     assert decisions(tmp_path / "half", 0.5) == []

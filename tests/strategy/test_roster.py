@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 
 import pytest
@@ -62,39 +63,39 @@ def test_clients_that_cannot_say_who_they_are_are_asked_once_and_make_the_draw_a
     assert next(grid._ids) == asked + 1  # no message in between
 
 
-def delayed(grid, node_id, waits):
-    """Hold back what a node answers to its questions until each of ``waits`` seconds is over."""
-    pull, due = grid.pull_messages, {}
+def held_back(grid, node_id, gates):
+    """Hold back what a node answers to its questions, each until its gate (an Event) is open."""
+    pull, gate_of = grid.pull_messages, {}
 
     def pulling(ids):
         for one in ids:
             message = grid._inbox.get(one)
-            if message is not None and message.metadata.dst_node_id == node_id and one not in due:
-                due[one] = time.monotonic() + waits.pop(0)
-        return pull([one for one in ids if time.monotonic() >= due.get(one, 0.0)])
+            asked = message is not None and message.metadata.dst_node_id == node_id
+            if asked and one not in gate_of:
+                gate_of[one] = gates[len(gate_of)]
+        return pull([one for one in ids if one not in gate_of or gate_of[one].is_set()])
 
     grid.pull_messages = pulling
 
 
 def test_names_are_waited_for_as_long_as_nodes(make_grid):
-    """Node 101 answers after 1 s: with 60 s it has its name at once, with 0.2 s it has none."""
-    for node_timeout, name in ((60.0, "1"), (0.2, "node-101")):
-        grid = make_grid(echo, 2)
-        delayed(grid, 101, [1.0])
-        roster = Roster(grid, node_timeout)
-        roster.refresh()
-        assert roster.name(101) == name
+    """Node 101 answers after 0.5 s: with 60 s to wait it has its name at once."""
+    grid, gate = make_grid(echo, 2), threading.Event()
+    held_back(grid, 101, [gate])
+    threading.Timer(0.5, gate.set).start()
+    roster = Roster(grid, 60.0)
+    assert [roster.name(n) for n in roster.refresh()] == ["0", "1"]
 
 
-@pytest.mark.parametrize("waits", [[1.0, 600.0], [600.0, 0.0]])
-def test_a_client_that_did_not_answer_is_asked_again_and_takes_its_place(make_grid, waits):
+@pytest.mark.parametrize("opened", [0, 1])
+def test_a_client_that_did_not_answer_is_asked_again_and_takes_its_place(make_grid, opened):
     """It answers the first question late, or the second one where the first was lost."""
-    grid = make_grid(echo, 3)
-    delayed(grid, 101, waits)
+    grid, gates = make_grid(echo, 3), [threading.Event(), threading.Event()]
+    held_back(grid, 101, gates)
     roster = Roster(grid, 0.2)
     assert [roster.name(n) for n in roster.refresh()] == ["0", "2", "node-101"]
     assert "1 have not answered so far: raise node-timeout" in roster.why_not_repeatable()
-    time.sleep(waits[0] if waits[0] < 600 else 0.0)
+    gates[opened].set()
     roster.ask_again()
     assert [roster.name(n) for n in roster.refresh()] == ["0", "1", "2"]
     assert roster.why_not_repeatable() is None

@@ -335,7 +335,7 @@ def test_a_client_that_never_evaluates_is_missing_by_name_wherever_missing_clien
         (message.metadata.message_type, message.metadata.dst_node_id) != ("evaluate", 102)
     )
     with Run.create(tmp_path) as run, caplog.at_level(logging.WARNING, logger="flwr"):
-        start(Listener(metadata=Facts, run=run), grid, timeout=0.3)
+        start(Listener(metadata=Facts, run=run), grid, timeout=1.0)
     assert [e.evaluate_missing for e in events(run, "round-finished")] == [[], ["2"]]
     assert ends == [[], ["2"]]
     assert "evaluate: no reply in time from 1 clients: 2" in caplog.text
@@ -360,7 +360,7 @@ def test_a_bad_reply_neither_is_a_miss_nor_ends_a_row_of_misses(make_grid, tmp_p
     rules = RoundRules(cooldown_after=2, cooldown_rounds=2)
     with Run.create(tmp_path) as run:
         strategy = WaggleAvg(run=run, rules=rules, fraction_evaluate=0.0)
-        start(strategy, grid, rounds=6, timeout=0.3)
+        start(strategy, grid, rounds=6, timeout=1.0)
     rounds = load(run.path).rounds[1:]
     assert [each.missing for each in rounds] == [("1",), (), ("1",), (), (), ()]
     assert [each.cooling_down for each in rounds] == [(), (), (), ("1",), ("1",), ()]
@@ -496,7 +496,7 @@ def test_an_evaluation_that_is_no_use_is_not_one_of_those_that_are_enough(make_g
 
     grid = make_grid(add_partition, 3, evaluate=evaluate)
     grid_rules = RoundRules(min_replies=1)
-    result = start(WaggleAvg(rules=grid_rules), grid, rounds=1)
+    result = start(WaggleAvg(rules=grid_rules, min_train_nodes=1), grid, rounds=1)
     assert result.evaluate_metrics_clientapp[1]["loss"] == 1.0
 
 
