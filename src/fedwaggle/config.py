@@ -181,7 +181,7 @@ class RunConfig(BaseModel):
         ge=0,
         le=1,
         description="Share of a round's sampled clients that end the run once they have converged, "
-        "twice in a row; 0 never does. A client whose word is not known has not converged.",
+        "twice in a row; 0 never does. A client that did not report it counts as not converged.",
     )
     rest_stragglers: float = Field(
         default=0.0,

@@ -132,7 +132,7 @@ def test_decisions_are_carried_out_and_recorded_with_their_reasons(make_grid, tm
     assert events(run)[-1].rounds == 4
 
 
-def test_clients_whose_word_is_not_known_count_as_not_converged(make_grid, tmp_path):
+def test_clients_that_did_not_report_it_count_as_not_converged(make_grid, tmp_path):
     """Of 4, 0 converges; 1 withholds its metadata, 2 is silent, 3 sends NaN: 25 %, not 50 %."""
 
     def train(msg, context):

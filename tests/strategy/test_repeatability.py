@@ -1,4 +1,4 @@
-"""The law: a run that another one with its seed may not repeat states so, wherever one looks."""
+"""The law: a run that cannot be repeated from its seed reports this wherever one looks."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_a_client_without_a_name_in_round_1_makes_the_run_one_that_cannot_be_rep
     cohorts = [sorted(each.clients) for each in load(run.path).rounds[1:]]
     assert cohorts == [["0", "2", "node-101"], ["0", "1", "2"], ["0", "1", "2"]]
     (reason,) = reasons(run).values()
-    assert reason.startswith("1 of 3 clients have no name that stays (node-101)")
-    assert caplog.text.count("not repeatable: 1 of 3 clients have no name") == 1
+    assert reason.startswith("1 of 3 clients have no stable name (node-101)")
+    assert caplog.text.count("not repeatable: 1 of 3 clients have no stable name") == 1
     assert "Not repeatable from round 1 on: 1 of 3" in (run.path / "report.html").read_text()
 
 

@@ -55,7 +55,7 @@ def test_clients_that_cannot_say_who_they_are_are_asked_once_and_make_the_draw_a
     names = {roster.name(n) for n in drawn.get_node_ids()}
     assert names == {"node-100", "node-101"}
     assert roster.why_not_repeatable().startswith(
-        "2 of 2 clients have no name that stays (node-100, node-101), so"
+        "2 of 2 clients have no stable name (node-100, node-101), so"
     )
     assert "answer_identity(app)" in roster.why_not_repeatable()
     asked = next(grid._ids)

@@ -1,8 +1,8 @@
 """Why another run with the same seed may end with another model.
 
-The seed decides whatever this library decides. A few things it cannot decide: who answers in
+The seed decides what this library decides. It cannot decide a few things: who answers in
 time, how long a client trains, what a node without a name is called, noise that keeps a secret.
-A run that depends on one of them states so, once for each cause.
+A run that depends on one of them reports it, once for each cause.
 """
 
 from __future__ import annotations

@@ -207,9 +207,9 @@ class Roster:
         return self._names.get(node_id, _stand_in(node_id))
 
     def ask_again(self) -> None:
-        """Ask those once more that have not answered, and take what they have said since.
+        """Ask nodes that have not answered once more, and take late answers to earlier questions.
 
-        It takes a moment and no longer: nobody is waited for twice.
+        This takes a moment at most: no node is waited for twice.
         """
         if self._unheard:
             self._unheard &= set(self.grid.get_node_ids())
@@ -239,7 +239,7 @@ class Roster:
             else "add answer_identity(app) to client_app.py, and give each its own partition-id"
         )
         return (
-            f"{len(self._nameless)} of {len(self._in_order)} clients have no name that stays "
+            f"{len(self._nameless)} of {len(self._in_order)} clients have no stable name "
             f"({some}), so their sampling and seeds will differ in the next run; {fix}"
         )
 
