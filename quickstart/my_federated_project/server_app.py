@@ -14,7 +14,7 @@ from fedwaggle.runs import Request, Run, open_run, outputs_root
 from fedwaggle.runs.requests import code_hash, installed_versions
 from fedwaggle.schedules import schedule_of
 from fedwaggle.seeds import derive_seed, seed_everything
-from fedwaggle.strategy import RoundRules, engine_name
+from fedwaggle.strategy import RoundRules, engine_name, trainable_names
 from fedwaggle.trackers import open_trackers
 from my_federated_project import task
 from my_federated_project.strategy import CustomFedAdagrad, policies_of
@@ -86,7 +86,7 @@ def make_strategy(config: RunConfig, run: Run, model: task.Net) -> CustomFedAdag
         learning_rate=schedule_of(config),
         run=run,
         seed=config.seed,
-        trainable=[name for name, _ in model.named_parameters()],
+        trainable=trainable_names(model),
         rules=RoundRules.of(config),
         policies=policies_of(config),
         best_metric=config.best_metric,

@@ -69,7 +69,7 @@ def round_line(summary: RoundSummary[TrainProcessMetadata]) -> str:
         f"  acc {100 * summary.metrics['accuracy']:5.2f}%{'*' if summary.is_best else ' '}"
         f" loss {_short(summary.metrics['loss'], 3)}"
     )
-    sampled = len(training.updates) + len(training.quarantined) + len(training.missing)
+    sampled = len(training.cohort)
     if sampled == 0:
         return model.rstrip()
     said = [(update.client, update.metadata) for update in training.updates if update.metadata]

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         RoundSummary,
         StopWhenConverged,
         Waggle,
+        trainable_names,
     )
     from fedwaggle.trackers import open_trackers
 
@@ -105,6 +106,7 @@ __all__ = [
     "seed_everything",
     "step_decay",
     "to_tensors",
+    "trainable_names",
     "unpack",
     "warmup",
 ]
@@ -154,6 +156,7 @@ _HOMES = {
     "seed_everything": "seeds",
     "step_decay": "schedules",
     "to_tensors": "data",
+    "trainable_names": "strategy",
     "unpack": "metadata",
     "warmup": "schedules",
 }

@@ -91,7 +91,7 @@ class RunConfig(BaseModel):
         default=3600.0, gt=0, description="Seconds that each phase of a round may take."
     )
     node_timeout: float = Field(
-        default=600.0, gt=0, description="Seconds to wait for enough nodes."
+        default=600.0, gt=0, description="Seconds to wait for enough nodes, and for their names."
     )
     min_replies: int = Field(
         default=0,
@@ -105,7 +105,10 @@ class RunConfig(BaseModel):
         default=3, ge=0, description="Skipped rounds in a row that end the run; 0 never does."
     )
     cooldown_after: int = Field(
-        default=3, ge=0, description="Misses in a row after which a client rests; 0 rests nobody."
+        default=3,
+        ge=0,
+        description="Misses in a row after which a client rests; 0 rests nobody. A crash is a "
+        "miss; another quarantined reply neither is one nor ends the row.",
     )
     cooldown_rounds: int = Field(default=5, ge=1, description="Rounds that a client rests.")
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = Field(
@@ -201,8 +204,8 @@ class RunConfig(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of a round's clients that end the run once they have converged, twice "
-        "in a row; 0 never does.",
+        description="Share of a round's sampled clients that end the run once they have converged, "
+        "twice in a row; 0 never does. A client that did not report it counts as not converged.",
     )
     rest_stragglers: float = Field(
         default=0.0,

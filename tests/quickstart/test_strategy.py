@@ -79,7 +79,7 @@ def test_the_config_switches_policies_on(keys: dict[str, float], names: list[str
     policies = policies_of(read_config(keys))
     assert [policy.name for policy in policies] == names
     for policy in policies:  # they read what these clients say
-        policy.decide(1, UPDATES, {})
+        policy.decide(1, ["0", "4"], UPDATES, {})
 
 
 def test_a_factor_of_at_most_one_would_rest_everybody_and_is_refused() -> None:

@@ -77,14 +77,47 @@ def with_waggle(base):
 
 @pytest.mark.parametrize("base", [*LINEAR, *OTHERS])
 def test_three_rounds_are_flowers_own(make_grid, base):
-    """8 clients, 3 rounds: the model is the stock strategy's, within float32's rounding."""
+    """8 clients, 3 rounds: model and metrics are the stock strategy's, within their rounding."""
     options = {"fraction_evaluate": 0.0, **OPTIONS.get(base, {})}
-    stock = final(base(**options), make_grid(client, NODES))
-    ours = final(with_waggle(base)(**options), make_grid(client, NODES, reverse=True))
-    assert list(ours) == list(stock)
-    for key in stock:
-        np.testing.assert_allclose(ours[key].numpy(), stock[key].numpy(), rtol=2e-5, atol=2e-5)
-        assert ours[key].numpy().dtype == np.float32
+    stock = base(**options).start(make_grid(client, NODES), model(), 3)
+    grid = make_grid(client, NODES, reverse=True)
+    ours = with_waggle(base)(**options).start(grid, model(), 3)
+    assert list(ours.arrays) == list(stock.arrays)
+    for key, array in stock.arrays.items():
+        np.testing.assert_allclose(ours.arrays[key].numpy(), array.numpy(), rtol=2e-5, atol=2e-5)
+        assert ours.arrays[key].numpy().dtype == np.float32
+    for server_round, metrics in stock.train_metrics_clientapp.items():
+        assert dict(ours.train_metrics_clientapp[server_round]) == pytest.approx(dict(metrics))
+
+
+def test_krum_reports_the_metrics_of_the_replies_that_it_selects_alone(make_grid):
+    """Clients 0 to 5 move by 1 with loss 0.1 and a score; client 6 by 99 with loss 70."""
+
+    def train(msg, context):
+        if context.node_config["partition-id"] == 6:
+            return moved(msg, by=99.0, metrics={"train_loss": 70.0})
+        return moved(msg, metrics={"train_loss": 0.1, "score": 0.5})
+
+    options = {"num_malicious_nodes": 1, "num_nodes_to_select": 3, "fraction_evaluate": 0.0}
+    result = with_waggle(MultiKrum)(**options).start(make_grid(train, 7), model(), 1)
+    said = dict(result.train_metrics_clientapp[1])
+    assert said == pytest.approx({"train_loss": 0.1, "norm_bit": 1.0, "score": 0.5})
+
+
+def test_evaluations_that_a_strategy_leaves_out_are_not_in_its_metrics(make_grid):
+    """Of losses 0, 1 and 2, the override passes on the last alone."""
+
+    class Mine(Waggle, FedAvg):
+        def aggregate_evaluate(self, server_round, replies):
+            return super().aggregate_evaluate(server_round, list(replies)[-1:])
+
+    def evaluate(msg, context):
+        loss = float(context.node_config["partition-id"])
+        metrics = MetricRecord({"loss": loss, "num-examples": 1})
+        return Message(RecordDict({"metrics": metrics}), reply_to=msg)
+
+    result = Mine().start(make_grid(client, 3, evaluate=evaluate), model(), 1)
+    assert dict(result.evaluate_metrics_clientapp[1]) == {"loss": 2.0}
 
 
 @pytest.mark.parametrize("base", [*LINEAR, *OTHERS])

@@ -35,27 +35,31 @@ def said(**clients: tuple[float, bool]) -> list[ClientUpdate[Facts]]:
     ]
 
 
+def names(updates: list[ClientUpdate[Facts]]) -> list[str]:
+    return [update.client for update in updates]
+
+
 def test_the_run_ends_when_enough_have_converged_in_enough_rounds_in_a_row() -> None:
     """Of 4 clients, 3, 2, 3, 3 say so; 75 % in 2 rounds in a row are there in the fourth."""
     policy = StopWhenConverged[Facts](lambda facts: facts.converged, share=0.75, rounds=2)
     state, stops = {}, []
     for count in (3, 2, 3, 3):
         updates = said(**{f"c{n}": (1.0, n < count) for n in range(4)})
-        decisions, state = policy.decide(1, updates, state)
+        decisions, state = policy.decide(1, names(updates), updates, state)
         stops.append([decision.stop for decision in decisions])
     assert stops == [[], [], [], [True]]
 
 
 def test_a_round_without_updates_ends_nothing() -> None:
     policy = StopWhenConverged[Facts](lambda facts: facts.converged, rounds=1)
-    assert policy.decide(1, [], {}) == ([], {"rounds_in_a_row": 0})
+    assert policy.decide(1, ["a", "b"], [], {}) == ([], {"rounds_in_a_row": 0})
 
 
 def test_who_takes_three_times_the_median_rests() -> None:
     """Times 1, 2, 2, 7: the median is 2, and only 7 is more than 6."""
     policy = RestStragglers[Facts](lambda facts: facts.training_time, factor=3.0, rest_rounds=2)
     updates = said(a=(1, False), b=(2, False), c=(2, False), d=(7, False))
-    ((decision,), _) = policy.decide(4, updates, {})
+    ((decision,), _) = policy.decide(4, names(updates), updates, {})
     assert (decision.clients, decision.rest_rounds) == (("d",), 2)
     assert "took 7 s" in decision.reason
 
@@ -63,7 +67,8 @@ def test_who_takes_three_times_the_median_rests() -> None:
 def test_a_time_below_zero_counts_as_zero_and_sends_nobody_to_rest() -> None:
     """-100 s and 1 s: the median is 0.5 s, and 1 s is not more than 1.5."""
     policy = RestStragglers[Facts](lambda facts: facts.training_time, factor=3.0)
-    assert policy.decide(1, said(liar=(-100.0, False), honest=(1.0, False)), {}) == ([], {})
+    updates = said(liar=(-100.0, False), honest=(1.0, False))
+    assert policy.decide(1, names(updates), updates, {}) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -125,6 +130,34 @@ def test_decisions_are_carried_out_and_recorded_with_their_reasons(make_grid, tm
     assert "4 of 4 clients have converged" in decisions[2].reason
     assert events(run)[-1].event == "run-finished"
     assert events(run)[-1].rounds == 4
+
+
+def test_clients_that_did_not_report_it_count_as_not_converged(make_grid, tmp_path):
+    """Of 4, 0 converges; 1 withholds its metadata, 2 is silent, 3 sends NaN: 25 %, not 50 %."""
+
+    def train(msg, context):
+        reply = client(msg, context)
+        reply.content["metadata"] = pack(Facts(1.0, converged=True))
+        part = context.node_config["partition-id"]
+        if part == 1:
+            del reply.content["metadata"]
+        if part == 3:
+            reply.content["arrays"]["w"] = Array(np.full(1, np.nan, np.float32))
+        return reply
+
+    def decisions(root, share):
+        grid = make_grid(train, 4)
+        grid.silent = {102}
+        policies = [StopWhenConverged[Facts](lambda facts: facts.converged, share=share, rounds=1)]
+        with Run.create(root) as run:
+            strategy = Strategy(metadata=Facts, run=run, policies=policies, fraction_evaluate=0.0)
+            initial = ArrayRecord({"w": Array(np.zeros(1, np.float32))})
+            strategy.start(grid, initial, 1, timeout=1.0)
+        return [e.reason for e in events(run) if e.event == "decision-taken"]
+
+    assert decisions(tmp_path / "half", 0.5) == []
+    (reason,) = decisions(tmp_path / "quarter", 0.25)
+    assert reason.startswith("1 of 4 clients have converged, and at least 25%")
 
 
 def test_a_resumed_run_decides_as_one_that_was_not_interrupted(make_grid, tmp_path):

@@ -32,11 +32,12 @@ from flwr.supercore.privacy_accounting import (
 )
 
 from fedwaggle.errors import NodesError, RunError
+from fedwaggle.metadata import pack
 from fedwaggle.runs import Request, Run, load, open_run, resuming
 from fedwaggle.runs.checkpoints import model_sha256, read_model
 from fedwaggle.runs.events import current_events, read_events
 from fedwaggle.runs.snapshots import read_latest_snapshot, write_snapshot
-from fedwaggle.strategy import RoundRules, Waggle
+from fedwaggle.strategy import RoundRules, StopWhenConverged, Waggle
 
 NODES = 5
 
@@ -215,6 +216,89 @@ def test_what_clients_keep_goes_into_the_resume_point(make_grid, tmp_path):
 
 
 # -- What a strategy holds
+
+
+def test_a_resume_uses_the_settings_that_it_is_given(make_grid, tmp_path):
+    """Round 1 without settings; then with metadata, a rate, policies and trainable names."""
+
+    class Strategy(Waggle, FedAdagrad):
+        def on_train_metadata(self, server_round, updates):
+            return {"seen": len(updates)}
+
+        def on_round_end(self, summary):
+            self.said = summary.server_round
+
+    def speaking(msg, context):
+        reply = drift(msg, context)
+        reply.content["metadata"] = pack(Facts(1.0))
+        return reply
+
+    def start(run, rounds, **settings):
+        strategy = Strategy(run=run, fraction_evaluate=0.0, **settings)
+        initial = ArrayRecord({**record(np.zeros(8)), "b": Array(np.zeros(1, np.float32))})
+        strategy.start(make_grid(both, NODES), initial, rounds)
+        return strategy
+
+    def both(msg, context):
+        reply = speaking(msg, context)
+        reply.content["arrays"]["b"] = Array(np.full(1, 8.0, np.float32))
+        return reply
+
+    settings = {
+        "metadata": Facts,
+        "learning_rate": lambda server_round: 0.25,
+        "policies": [StopWhenConverged(lambda facts: True, rounds=1)],
+        "trainable": ["w"],
+        "max_metadata_bytes": 4096,
+    }
+    with Run.create(tmp_path, request=Request()) as run:
+        start(run, 1)
+    with open_run(tmp_path, request=Request(), resume="latest") as run:
+        strategy = start(run, 9, **settings)
+    rounds = {each.round: each for each in load(run.path).rounds}
+    assert rounds[2].train_metrics["seen"] == NODES
+    assert rounds[2].learning_rate == 0.25
+    assert [d.policy for d in rounds[2].decisions] == ["stop-when-converged"]
+    assert read_model(run.path / "final.pth")["b"].tolist() == [8.0]  # the mean, not a step
+    assert (strategy.max_metadata_bytes, strategy.said) == (4096, 2)
+
+
+def test_numbers_of_a_resume_point_never_replace_what_is_no_number(make_grid, tmp_path):
+    """An attribute that was None, and is an accountant or a function now, stays."""
+
+    class Strategy(Waggle, FedAvg):
+        def __init__(self, hook, **options):
+            super().__init__(**options)
+            self.hook, self.rounds = hook, []
+
+        def on_round_end(self, summary):
+            self.rounds.append(summary.server_round)
+
+    def start(run, rounds, hook):
+        strategy = Strategy(hook, run=run, fraction_evaluate=0.0)
+        strategy.start(make_grid(drift, NODES), record(np.zeros(8)), rounds)
+        return strategy
+
+    with Run.create(tmp_path, request=Request()) as run:
+        start(run, 1, None)
+    with open_run(tmp_path, request=Request(), resume="latest") as run:
+        strategy = start(run, 2, print)
+    assert strategy.hook is print
+    assert strategy.rounds == [0, 2]  # round 1 was still to be added where the point was written
+
+
+def test_a_resume_with_another_seed_is_refused_by_name(make_grid, tmp_path):
+    def start(run, rounds, seed):
+        strategy = type("Strategy", (Waggle, FedAvg), {})(run=run, seed=seed)
+        strategy.start(make_grid(drift, NODES), record(np.zeros(8)), rounds)
+
+    with Run.create(tmp_path, request=Request()) as run:
+        start(run, 1, 3)
+    with (
+        pytest.raises(RunError, match=r"begun with seed 3, and the strategy now has 4; .*seed=3"),
+        open_run(tmp_path, request=Request(), resume="latest") as run,
+    ):
+        start(run, 2, 4)
 
 
 class Ledger:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import random
+import threading
 import time
 
 import pytest
@@ -47,14 +47,58 @@ def test_names_of_the_engine_are_taken_without_asking(make_grid):
     assert next(grid._ids) == 1
 
 
-def test_clients_that_do_not_say_are_warned_about_once(make_grid, caplog):
+def test_clients_that_cannot_say_who_they_are_are_asked_once_and_make_the_draw_a_chance(make_grid):
     grid = make_grid(echo, 2)
     grid.app._registered_funcs.pop("query.identity", None)
     roster, drawn = drawn_from(grid)
-    with caplog.at_level(logging.WARNING, logger="flwr"):
-        names = {roster.name(n) for n in drawn.get_node_ids()}
+    assert roster.why_not_repeatable() is None
+    names = {roster.name(n) for n in drawn.get_node_ids()}
     assert names == {"node-100", "node-101"}
-    assert caplog.text.count("answer_identity(app)") == 1
+    assert roster.why_not_repeatable().startswith(
+        "2 of 2 clients have no stable name (node-100, node-101), so"
+    )
+    assert "answer_identity(app)" in roster.why_not_repeatable()
+    asked = next(grid._ids)
+    roster.ask_again()
+    assert next(grid._ids) == asked + 1  # no message in between
+
+
+def held_back(grid, node_id, gates):
+    """Hold back what a node answers to its questions, each until its gate (an Event) is open."""
+    pull, gate_of = grid.pull_messages, {}
+
+    def pulling(ids):
+        for one in ids:
+            message = grid._inbox.get(one)
+            asked = message is not None and message.metadata.dst_node_id == node_id
+            if asked and one not in gate_of:
+                gate_of[one] = gates[len(gate_of)]
+        return pull([one for one in ids if one not in gate_of or gate_of[one].is_set()])
+
+    grid.pull_messages = pulling
+
+
+def test_names_are_waited_for_as_long_as_nodes(make_grid):
+    """Node 101 answers after 0.5 s: with 60 s to wait it has its name at once."""
+    grid, gate = make_grid(echo, 2), threading.Event()
+    held_back(grid, 101, [gate])
+    threading.Timer(0.5, gate.set).start()
+    roster = Roster(grid, 60.0)
+    assert [roster.name(n) for n in roster.refresh()] == ["0", "1"]
+
+
+@pytest.mark.parametrize("opened", [0, 1])
+def test_a_client_that_did_not_answer_is_asked_again_and_takes_its_place(make_grid, opened):
+    """It answers the first question late, or the second one where the first was lost."""
+    grid, gates = make_grid(echo, 3), [threading.Event(), threading.Event()]
+    held_back(grid, 101, gates)
+    roster = Roster(grid, 0.2)
+    assert [roster.name(n) for n in roster.refresh()] == ["0", "2", "node-101"]
+    assert "1 have not answered so far: raise node-timeout" in roster.why_not_repeatable()
+    gates[opened].set()
+    roster.ask_again()
+    assert [roster.name(n) for n in roster.refresh()] == ["0", "1", "2"]
+    assert roster.why_not_repeatable() is None
 
 
 def test_no_client_can_take_anothers_name():
@@ -171,8 +215,8 @@ def test_a_node_that_starts_again_has_its_name_under_a_new_id(make_grid, names):
 
 def test_a_client_that_does_not_say_who_it_is_is_no_missing_node(make_grid, monkeypatch):
     """Node 101 never answers, for longer than the wait for nodes, and both nodes are there."""
-    monkeypatch.setattr("fedwaggle.strategy.roster._IDENTITY_SECONDS", 1.0)
     grid = make_grid(echo, 2)
     monkeypatch.setattr(grid, "_answers", lambda message: message.metadata.dst_node_id != 101)
-    roster, drawn = drawn_from(grid, node_timeout=0.5)
+    roster = Roster(grid, 1.0)
+    drawn = RosterGrid(roster, resting=set(), enough=2, node_timeout=0.5)
     assert [roster.name(n) for n in drawn.get_node_ids()] == ["0", "node-101"]

@@ -22,9 +22,9 @@ from flwr.app import (
 )
 from flwr.serverapp.strategy import FedAdagrad, FedAvg
 
-from fedwaggle.errors import ConfigError, NodesError
+from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.metadata import pack
-from fedwaggle.runs import Run
+from fedwaggle.runs import Run, load
 from fedwaggle.runs.events import read_events
 from fedwaggle.schedules import step_decay
 from fedwaggle.strategy import OutlierRule, RoundRules, Waggle
@@ -318,6 +318,56 @@ def test_a_client_that_fails_to_evaluate_does_not_end_the_run(make_grid, tmp_pat
     assert (bad.client, bad.phase, bad.code) == ("0", "evaluate", "client-raised")
 
 
+def test_a_client_that_never_evaluates_is_missing_by_name_wherever_missing_clients_are(
+    make_grid, tmp_path, caplog
+):
+    """Client 2 trains and never evaluates; the record, the log, summary and the report name it."""
+    ends = []
+
+    class Listener(WaggleAvg):
+        def on_round_end(self, summary):
+            ends.append(list(summary.evaluation.missing))
+
+    def evaluate(msg, context):
+        metrics = MetricRecord({"accuracy": 0.5, "num-examples": 4})
+        return Message(RecordDict({"metrics": metrics}), reply_to=msg)
+
+    grid = make_grid(add_partition, 3, evaluate=evaluate)
+    grid._answers = lambda message: (
+        (message.metadata.message_type, message.metadata.dst_node_id) != ("evaluate", 102)
+    )
+    with Run.create(tmp_path) as run, caplog.at_level(logging.WARNING, logger="flwr"):
+        start(Listener(metadata=Facts, run=run), grid, timeout=1.0)
+    assert [e.evaluate_missing for e in events(run, "round-finished")] == [[], ["2"]]
+    assert ends == [[], ["2"]]
+    assert "evaluate: no reply in time from 1 clients: 2" in caplog.text
+    assert load(run.path).rounds[1].evaluate_missing == ("2",)
+    page = (run.path / "report.html").read_text()
+    assert "of 3 sampled, and 1 in evaluation" in page
+    assert "<h2>Missing in evaluation</h2>" in page
+
+
+def test_a_bad_reply_neither_is_a_miss_nor_ends_a_row_of_misses(make_grid, tmp_path):
+    """Client 1 is silent, sends NaN, is silent: its second miss lets it rest in rounds 4 and 5."""
+
+    def train(msg, context):
+        bad = context.node_config["partition-id"] == 1
+        return reply(msg, record(math.nan if bad else 1.0, 1.0), context)
+
+    grid = make_grid(train, 3)
+    grid._answers = lambda message: (
+        message.metadata.dst_node_id != 101
+        or message.content["config"].get("server-round") not in (1, 3)
+    )
+    rules = RoundRules(cooldown_after=2, cooldown_rounds=2)
+    with Run.create(tmp_path) as run:
+        strategy = WaggleAvg(run=run, rules=rules, fraction_evaluate=0.0)
+        start(strategy, grid, rounds=6, timeout=1.0)
+    rounds = load(run.path).rounds[1:]
+    assert [each.missing for each in rounds] == [("1",), (), ("1",), (), (), ()]
+    assert [each.cooling_down for each in rounds] == [(), (), (), ("1",), ("1",), ()]
+
+
 # -- the record, the checkpoints, the hooks
 
 
@@ -448,7 +498,7 @@ def test_an_evaluation_that_is_no_use_is_not_one_of_those_that_are_enough(make_g
 
     grid = make_grid(add_partition, 3, evaluate=evaluate)
     grid_rules = RoundRules(min_replies=1)
-    result = start(WaggleAvg(rules=grid_rules), grid, rounds=1)
+    result = start(WaggleAvg(rules=grid_rules, min_train_nodes=1), grid, rounds=1)
     assert result.evaluate_metrics_clientapp[1]["loss"] == 1.0
 
 
@@ -471,6 +521,21 @@ def test_bytes_that_cannot_be_decoded_are_a_quarantined_reply(make_grid, tmp_pat
     assert (bad.client, bad.code) == ("node-101", "undecodable")
     assert bad.reason.startswith("Flower says: DecodeError")
     assert not end.skipped
+
+
+def test_a_run_holds_the_rounds_of_one_start_and_refuses_a_second(make_grid, tmp_path):
+    """Two rounds of pretraining stay; the fine-tuning goes into a run of its own."""
+    options = {"fraction_evaluate": 0.0}
+    with Run.create(tmp_path, name="pretraining") as run:
+        pretrained = start(WaggleAvg(run=run, **options), make_grid(add_partition, 2), rounds=2)
+        with pytest.raises(RunError, match="a strategy has been started in it; open a run of its"):
+            start(WaggleAdagrad(run=run, **options), make_grid(add_partition, 2), rounds=1)
+    with Run.create(tmp_path, name="fine-tuning") as second:
+        tuned = WaggleAdagrad(run=second, **options)
+        start(tuned, make_grid(add_partition, 2), pretrained.arrays)
+    assert [each.round for each in load(run.path).rounds] == [0, 1, 2]
+    assert load(run.path).status == "finished"
+    assert [each.round for each in load(second.path).rounds] == [0, 1]
 
 
 # -- What the subclass says of a round

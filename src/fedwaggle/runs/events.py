@@ -31,6 +31,7 @@ __all__ = [
     "Event",
     "MetadataProblem",
     "MetricValue",
+    "NotRepeatable",
     "RoundFinished",
     "RoundStarted",
     "RunFailed",
@@ -112,6 +113,15 @@ class RunResumed(_Event):
     changes: dict[str, list[Any]] = Field(
         default={}, description="Config keys that changed: the value before and the value now."
     )
+
+
+class NotRepeatable(_Event):
+    """From a round on, the run depends on what the seed does not decide."""
+
+    event: Literal["not-repeatable"] = "not-repeatable"
+    round: int = Field(description="The round from which on it depends on it; 0: from the start.")
+    cause: str = Field(description="What it depends on: names, replies, times, noise.")
+    reason: str = Field(description="Why, for a person.")
 
 
 class RoundStarted(_Event):
@@ -203,6 +213,9 @@ class RoundFinished(_Event):
     updates: int = Field(default=0, description="Updates in the mean.")
     quarantined: int = Field(default=0, description="Replies that were refused.")
     missing: list[str] = Field(default=[], description="Clients that never answered, by name.")
+    evaluate_missing: list[str] = Field(
+        default=[], description="Clients that were to evaluate and never answered, by name."
+    )
     skipped: bool = Field(
         default=False,
         description="Whether the model was kept: too few updates, or no step to take.",
@@ -272,6 +285,7 @@ class RunFailed(_Event):
 Event: TypeAlias = Annotated[
     RunStarted
     | RunResumed
+    | NotRepeatable
     | RoundStarted
     | ClientUpdated
     | ClientQuarantined

@@ -112,6 +112,7 @@ class Run:
         self._began = time.monotonic()
         self._last_round = 0
         self._disk_trouble = False
+        self._claimed = False
         try:
             self._lines = LineFile(path / EVENTS)
         except BlockingIOError as error:
@@ -144,6 +145,38 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    def claim(self) -> None:
+        """Take the run for the rounds of one strategy.
+
+        Raises
+        ------
+        RunError
+            If its rounds are already taken: those of a second start would replace them.
+        """
+        if self._claimed:
+            raise RunError(
+                f"{self.name}: expected a run without rounds, and a strategy has been started in "
+                "it; open a run of its own for each start (Run.create, open_run), and begin the "
+                "second one with the arrays of the first result"
+            )
+        self._claimed = True
+
+    def explain_not_repeatable(self, causes: Mapping[str, str]) -> None:
+        """Write into ``run.json`` why the run cannot be repeated; nothing if it can be.
+
+        Parameters
+        ----------
+        causes : Mapping[str, str]
+            The reasons, by cause; they replace those before.
+        """
+        if dict(causes) == self.request.not_repeatable:
+            return
+        self.request = self.request.model_copy(update={"not_repeatable": dict(causes)})
+        try:
+            write_atomic(self.path / REQUEST, _as_json(self.request))
+        except OSError as error:  # the event holds it, too
+            logger.warning("%s: cannot be written (%s)", self.path / REQUEST, error)
 
     def attach(self, sinks: Sequence[SinkThread]) -> None:
         """Offer each line from now on to these sinks, and close them with the run."""
@@ -223,13 +256,17 @@ def make_folder(root: Path, name: str, request: Request) -> Path:
     """Make the folder of a new run, with its ``run.json``; see :meth:`Run.create`."""
     try:
         path = _new_folder(root, name)
-        write_atomic(path / REQUEST, request.model_dump_json(indent=2).encode() + b"\n")
+        write_atomic(path / REQUEST, _as_json(request))
     except OSError as error:
         raise RunError(
             f"outputs: {root} cannot be written ({error.strerror or error}); set the config "
             "key outputs to a folder that can"
         ) from error
     return path
+
+
+def _as_json(request: Request) -> bytes:
+    return request.model_dump_json(indent=2).encode() + b"\n"
 
 
 def read_request(path: Path) -> Request:

@@ -28,6 +28,7 @@ from fedwaggle.runs.events import (
     DecisionTaken,
     Event,
     MetricValue,
+    NotRepeatable,
     RoundFinished,
     RoundStarted,
     RunFailed,
@@ -70,6 +71,8 @@ class RoundRecord:
         The refused replies, with their reasons.
     missing : tuple[str, ...]
         Clients that never answered.
+    evaluate_missing : tuple[str, ...]
+        Clients that were to evaluate and never answered.
     decisions : tuple[DecisionTaken, ...]
         What policies decided after the round.
     metrics : dict[str, float | int | list]
@@ -98,6 +101,7 @@ class RoundRecord:
     updates: tuple[ClientUpdated, ...] = ()
     quarantined: tuple[ClientQuarantined, ...] = ()
     missing: tuple[str, ...] = ()
+    evaluate_missing: tuple[str, ...] = ()
     decisions: tuple[DecisionTaken, ...] = ()
     metrics: dict[str, MetricValue] = field(default_factory=dict)
     train_metrics: dict[str, MetricValue] = field(default_factory=dict)
@@ -150,6 +154,8 @@ class RunRecord:
         SHA-256 of the last model; empty until the run has finished.
     error : str
         Why it failed; empty if it did not.
+    not_repeatable : tuple[str, ...]
+        Why another run with the same seed may end with another model; empty if none may.
     """
 
     path: Path
@@ -169,6 +175,12 @@ class RunRecord:
     metrics: dict[str, MetricValue] = field(default_factory=dict)
     sha256: str = ""
     error: str = ""
+    not_repeatable: tuple[str, ...] = ()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether another run with the same seed ends with the same model, as far as is known."""
+        return not self.not_repeatable
 
     @property
     def seconds(self) -> float:
@@ -201,9 +213,9 @@ class RunRecord:
         Returns
         -------
         DataFrame
-            Columns ``round``, ``learning_rate``, ``updates``, ``quarantined``, ``missing``
-            (counts), ``skipped``, ``bytes_down``, ``bytes_up``, ``seconds``, and
-            ``metrics.<name>``, ``train_metrics.<name>``, ``evaluate_metrics.<name>`` and
+            Columns ``round``, ``learning_rate``, ``updates``, ``quarantined``, ``missing``,
+            ``evaluate_missing`` (counts), ``skipped``, ``bytes_down``, ``bytes_up``, ``seconds``,
+            and ``metrics.<name>``, ``train_metrics.<name>``, ``evaluate_metrics.<name>`` and
             ``phases.<name>`` (s).
         """
         import pandas as pd
@@ -316,6 +328,7 @@ def _finished(record: RoundRecord, event: RoundFinished) -> RoundRecord:
         train_metrics=event.train_metrics,
         evaluate_metrics=event.evaluate_metrics,
         missing=tuple(event.missing),
+        evaluate_missing=tuple(event.evaluate_missing),
         skipped=event.skipped,
         bytes_up=event.bytes_up,
         phases=event.phases,
@@ -351,6 +364,8 @@ def _run_record(run: RunRecord, events: Iterable[Event]) -> RunRecord:
                     metrics=event.metrics,
                     sha256=event.sha256,
                 )
+            case NotRepeatable():
+                run = replace(run, not_repeatable=(*run.not_repeatable, event.reason))
             case RunFailed():
                 run = replace(run, status="failed", error=event.error)
     return run
@@ -363,7 +378,7 @@ def _asked(event: RunStarted) -> dict[str, Any]:
 
 _UPDATE_COLUMNS = ["round", "client", "node_id", "num_examples", "seconds", "bytes"]
 _ROUND_COLUMNS = [
-    *("round", "learning_rate", "updates", "quarantined", "missing", "skipped"),
+    *("round", "learning_rate", "updates", "quarantined", "missing", "evaluate_missing", "skipped"),
     *("bytes_down", "bytes_up", "seconds"),
 ]
 
@@ -375,7 +390,8 @@ def _update_row(update: ClientUpdated) -> dict[str, Any]:
 
 def _round_row(told: RoundRecord) -> dict[str, Any]:
     row = {name: getattr(told, name) for name in _ROUND_COLUMNS}
-    row |= {name: len(row[name]) for name in ("updates", "quarantined", "missing")}
+    counted = ("updates", "quarantined", "missing", "evaluate_missing")
+    row |= {name: len(row[name]) for name in counted}
     for group in ("metrics", "train_metrics", "evaluate_metrics", "phases"):
         row |= _prefixed(group, getattr(told, group))
     return row

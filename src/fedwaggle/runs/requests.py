@@ -1,5 +1,7 @@
 """What was asked of a run (``run.json``), and whether it may go on with what is asked now.
 
+``run.json`` also states whether the run can be repeated; why it cannot is an event, too.
+
 A resumed run must end with the model of an uninterrupted one. So a config key that decides the
 model may not change between the two; a key that decides only where things go or how long a
 run is may. The comparison is pure; reading and writing the file is in ``folder``.
@@ -14,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 __all__ = ["Request", "breaking_changes", "changes", "code_hash", "installed_versions"]
 
@@ -48,6 +50,15 @@ class Request(BaseModel):
     code: str = Field(default="", description="SHA-256 of the app's Python files.")
     dataset: str = Field(default="", description="Fingerprint of the data that it is tested on.")
     forked_from: str = Field(default="", description="Folder of the run that it was forked from.")
+    not_repeatable: dict[str, str] = Field(
+        default={}, description="Why another run may end with another model, by cause."
+    )
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same request ends with the same model, as far as is known by now."""
+        return not self.not_repeatable
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -21,6 +21,7 @@ from fedwaggle.runs.checkpoints import (
     save_best,
 )
 from fedwaggle.runs.events import (
+    NotRepeatable,
     RunResumed,
     RunStarted,
     UnknownEvent,
@@ -86,10 +87,11 @@ def open_run(
         logger.warning("the app's code changed since %s began; its rounds may differ", path.name)
     run = Run(path, before, resumed=changes(before.config, request.config))
     try:
-        _go_back(path)
+        server_round = _go_back(path)
     except OSError as error:
         run.close()
         raise RunError(f"{path}: cannot be written ({error})") from error
+    run.explain_not_repeatable(_causes(path, server_round))
     return run
 
 
@@ -108,7 +110,8 @@ def _fork(path: Path, root: Path, name: str, before: Request, request: Request) 
     snapshot = read_latest_snapshot(path)
     if snapshot is None:
         raise RunError(f"{path}: it has no resume point to fork from; begin a new run instead")
-    forked = request.model_copy(update={"forked_from": path.name})
+    causes = _causes(path, snapshot.server_round)
+    forked = request.model_copy(update={"forked_from": path.name, "not_repeatable": causes})
     new = make_folder(root, name, forked)
     # What was read is written, and no file is copied: the run may go on meanwhile.
     write_snapshot(new, _put_best(snapshot, path, new))
@@ -116,8 +119,21 @@ def _fork(path: Path, root: Path, name: str, before: Request, request: Request) 
     return Run(new, forked, resumed=changes(before.config, request.config), is_fork=True)
 
 
-def _go_back(path: Path) -> None:
+def _causes(path: Path, server_round: int) -> dict[str, str]:
+    """Return why the rounds of a run up to ``server_round`` cannot be repeated, by cause."""
+    events = current_events([*read_events(path / EVENTS), _marker(server_round)])
+    return {event.cause: event.reason for event in events if isinstance(event, NotRepeatable)}
+
+
+def _marker(server_round: int) -> RunResumed:
+    """Return an event behind which nothing of the rounds after ``server_round`` counts."""
+    return RunResumed(round=server_round, num_rounds=0, engine="", nodes=None)
+
+
+def _go_back(path: Path) -> int:
     """Take a run's folder back to its last resume point, as far as the best model goes.
+
+    Returns the round of that point; -1 if there is none.
 
     A process that ended between the two may have left the best model of a later round, which the
     run must not know when it goes on.
@@ -126,10 +142,11 @@ def _go_back(path: Path) -> None:
     if snapshot is None:
         logger.warning("%s: there is no resume point; it begins anew, at round 0", path)
         remove_best(path)
-        return
+        return -1
     known = _put_best(snapshot, path, path)
     if known is not snapshot:
         write_snapshot(path, known)
+    return snapshot.server_round
 
 
 def _put_best(snapshot: Snapshot, source: Path, folder: Path) -> Snapshot:
@@ -157,8 +174,7 @@ def _put_best(snapshot: Snapshot, source: Path, folder: Path) -> Snapshot:
 
 def _story(path: Path, server_round: int) -> list[str]:
     """Return the lines of a run's rounds up to ``server_round``."""
-    marker = RunResumed(round=server_round, num_rounds=0, engine="", nodes=None)
-    events = current_events([*read_events(path / EVENTS), marker])[:-1]
+    events = current_events([*read_events(path / EVENTS), _marker(server_round)])[:-1]
     return [
         to_line(event) + "\n"
         for event in events

@@ -5,6 +5,7 @@ from fedwaggle.strategy.outliers import OutlierRule
 from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
+from fedwaggle.strategy.trainable import trainable_names
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.strategy.waggle import Waggle
 
@@ -23,4 +24,5 @@ __all__ = [
     "Training",
     "Waggle",
     "engine_name",
+    "trainable_names",
 ]

@@ -184,7 +184,8 @@ class _Folding:
         )
         contents = _by_client(self._contents)
         with (
-            _metrics_of(self._strategy, _TRAIN_METRICS, contents),
+            # Flower passes on the one reply that stands for all.
+            _metrics_of(self._strategy, _TRAIN_METRICS, lambda _: contents),
             _without_flowers_count(),
         ):
             arrays, metrics = self._strategy.aggregate_train(server_round, [reply])
@@ -247,8 +248,8 @@ class _Keeping:
         replies = _alike([one.message for one in admitted])
         for reply in replies:
             reply.content["arrays"] = self._to_step(cast("ArrayRecord", reply.content["arrays"]))
-        contents = [one.message.content for one in admitted]
-        with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
+        whole = _whole([one.message for one in admitted], replies)
+        with _metrics_of(self._strategy, _TRAIN_METRICS, whole):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         if arrays is None:
             return None, metrics
@@ -349,10 +350,13 @@ def aggregate_evaluations(
     in_order = sorted(evaluations, key=lambda one: client_order(one.client))
     sent = [one.message.content for one in in_order]
     weights = bounded_weights([cast("float", _metrics_in(one)[key]) for one in sent], rule)
-    contents = [_weighted(one, strategy, w) for one, w in zip(sent, weights, strict=True)]
-    messages = [_with_content(one.message, c) for one, c in zip(in_order, contents, strict=True)]
-    with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
-        metrics = strategy.aggregate_evaluate(server_round, _alike(messages))
+    bounded = [
+        _with_content(one.message, _weighted(content, strategy, weight))
+        for one, content, weight in zip(in_order, sent, weights, strict=True)
+    ]
+    replies = _alike(bounded)
+    with _metrics_of(strategy, "evaluate_metrics_aggr_fn", _whole(bounded, replies)):
+        metrics = strategy.aggregate_evaluate(server_round, replies)
     return dict(metrics or {})
 
 
@@ -416,12 +420,13 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401  # whatever the user's code ret
 
 @contextmanager
 def _metrics_of(
-    strategy: Strategy, attribute: str, contents: Sequence[RecordDict]
+    strategy: Strategy, attribute: str, sent: Callable[[list[RecordDict]], list[RecordDict]]
 ) -> Iterator[None]:
-    """Let the strategy average the metrics of all clients, whatever replies it is given.
+    """Let the strategy average the metrics that clients sent, whatever replies it is given.
 
     Flower's own average wants the same keys from every client; ours takes the keys that there
     are. A function that the user has set is called with everything that the clients sent.
+    ``sent`` returns the contents that stand behind those that the strategy passes on.
     """
     owner = owner_of(strategy, attribute)
     chosen: MetricsFn | None = getattr(owner, attribute, None)
@@ -429,11 +434,25 @@ def _metrics_of(
         yield
         return
     average = _average if chosen is aggregate_metricrecords else chosen
-    setattr(owner, attribute, lambda _, key: average(list(contents), key))
+    setattr(owner, attribute, lambda contents, key: average(list(sent(contents)), key))
     try:
         yield
     finally:
         setattr(owner, attribute, chosen)
+
+
+def _whole(
+    sent: Sequence[Message], replies: Sequence[Message]
+) -> Callable[[list[RecordDict]], list[RecordDict]]:
+    """Return a function from the contents of replies to what their clients sent.
+
+    A strategy may pass on the contents of a few replies only (Krum, Bulyan), so each is known by
+    its identity. One that the strategy has made itself stands for itself.
+    """
+    # The pairs keep the contents alive, and so their ids their own.
+    pairs = [(r.content, s.content) for s, r in zip(sent, replies, strict=True)]
+    behind = {id(passed): (passed, whole) for passed, whole in pairs}
+    return lambda contents: [behind.get(id(one), (one, one))[1] for one in contents]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import httpx
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-__all__ = ["UNREADABLE", "Arrival", "Patience", "exchange"]
+__all__ = ["UNREADABLE", "Arrival", "Patience", "exchange", "replies_to"]
 
 UNREADABLE = -1
 """Code of the error that stands for a reply which Flower cannot read; Flower's are above 0."""
@@ -108,6 +108,22 @@ def exchange(grid: Grid, messages: Sequence[Message], patience: Patience) -> Ite
     sent = {message.metadata.message_id: message for message in messages}
     waiting = {key: message for key, message in sent.items() if key in taken}
     return _arrivals(grid, waiting, patience, began)
+
+
+def replies_to(grid: Grid, messages: Sequence[Message], patience: Patience) -> Iterator[Arrival]:
+    """Return an iterator over the replies to messages that were pushed before.
+
+    Parameters
+    ----------
+    grid : Grid
+        What carries the messages.
+    messages : Sequence[Message]
+        Messages that it has pushed, several to one node perhaps.
+    patience : Patience
+        How long to wait, from now on.
+    """
+    sent = {message.metadata.message_id: message for message in messages}
+    return _arrivals(grid, sent, patience, time.monotonic())
 
 
 def _arrivals(

@@ -23,6 +23,7 @@ from fedwaggle.runs.events import (
     DecisionTaken,
     Event,
     MetadataProblem,
+    NotRepeatable,
     RoundFinished,
     RoundStarted,
     RunFinished,
@@ -33,6 +34,7 @@ from fedwaggle.runs.events import (
 from fedwaggle.runs.requests import installed_versions
 from fedwaggle.runs.snapshots import Snapshot, write_snapshot
 from fedwaggle.strategy.policies import Decision
+from fedwaggle.strategy.repeatability import Cause, lost_replies
 from fedwaggle.strategy.rounds import RoundSummary
 from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined
@@ -63,6 +65,7 @@ class Journal:
         self.best_metric = best_metric
         self.best_mode = best_mode
         self._began = time.monotonic()
+        self._causes: dict[str, str] = dict(run.request.not_repeatable) if run else {}
 
     def run_started(
         self, *, strategy: str, engine: str, num_rounds: int, nodes: int | None, state: RunState
@@ -102,6 +105,16 @@ class Journal:
                 changes=dict(changes),
             )
         )
+
+    def not_repeatable(self, server_round: int, cause: Cause, reason: str) -> None:
+        """Record, once for each cause, that another run may end with another model, and log it."""
+        if cause in self._causes:
+            return
+        self._causes[cause] = reason
+        logger.warning("not repeatable: %s", reason)
+        self._record(NotRepeatable(round=server_round, cause=cause, reason=reason))
+        if self._run is not None:
+            self._run.explain_not_repeatable(self._causes)
 
     def round_started(
         self,
@@ -225,6 +238,10 @@ class Journal:
     def round_finished(self, summary: RoundSummary[Any], phases: Mapping[str, float]) -> None:
         """Record the end of a round, and the seconds of its phases."""
         training = summary.training
+        _log_missing("train", training.missing)
+        _log_missing("evaluate", summary.evaluation.missing)
+        if reason := lost_replies(summary):
+            self.not_repeatable(summary.server_round, "replies", reason)
         self._record(
             RoundFinished(
                 round=summary.server_round,
@@ -235,6 +252,7 @@ class Journal:
                 updates=len(training.updates),
                 quarantined=len(training.quarantined),
                 missing=list(training.missing),
+                evaluate_missing=list(summary.evaluation.missing),
                 skipped=training.skipped,
                 bytes_up=training.bytes_up,
                 phases={name: round(seconds, 6) for name, seconds in phases.items()},
@@ -284,6 +302,12 @@ class Journal:
     def _record(self, event: Event) -> None:
         if self._run is not None:
             self._run.record(event)
+
+
+def _log_missing(phase: str, clients: Sequence[str]) -> None:
+    if clients:
+        some = ", ".join(clients[:20]) + (", ..." if len(clients) > 20 else "")
+        logger.warning("%s: no reply in time from %d clients: %s", phase, len(clients), some)
 
 
 def _as_dict(metadata: object) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Decisions taken from what the clients say.
 
-A policy reads a round's updates and returns decisions, each with its reason, and its new
-state. It is a pure function, so a run that is resumed decides as one that was not interrupted.
+A policy reads a round's cohort and updates, and returns decisions, each with its reason, and its
+new state. It is a pure function: a run that is resumed decides as one that was not interrupted.
 The loop carries decisions out and records them: it ends the run, or lets clients rest.
 
 A policy that reads only what is the same in every repeat (a loss, a flag) keeps the run
@@ -59,7 +59,11 @@ class Policy(Protocol[M_contra]):
         """Name in the record; two policies of one run have different names."""
 
     def decide(
-        self, server_round: int, updates: Sequence[ClientUpdate[M_contra]], state: State
+        self,
+        server_round: int,
+        cohort: Sequence[str],
+        updates: Sequence[ClientUpdate[M_contra]],
+        state: State,
     ) -> tuple[Sequence[Decision], State]:
         """Return decisions and the state for the next round.
 
@@ -67,8 +71,11 @@ class Policy(Protocol[M_contra]):
         ----------
         server_round : int
             The round that is over.
+        cohort : Sequence[str]
+            Names of all clients that were sampled for it.
         updates : Sequence[ClientUpdate[M]]
-            The updates whose metadata was accepted, by client.
+            The updates whose metadata was accepted, by client. Clients of the cohort without one
+            are missing or quarantined, or their metadata was refused.
         state : Mapping[str, Any]
             What this returned in the round before, empty at first; values that JSON can hold.
         """
@@ -83,7 +90,8 @@ class StopWhenConverged(Generic[M]):
     converged : Callable[[M], bool]
         Reads it from a client's metadata.
     share : float (default: 1.0)
-        The share of a round's clients that must say so; above 0, at most 1.
+        The share of a round's cohort that must say so; above 0, at most 1. A client that is
+        missing, quarantined or without readable metadata has not said so.
     rounds : int (default: 2)
         In how many rounds in a row.
     name : str
@@ -109,16 +117,20 @@ class StopWhenConverged(Generic[M]):
             raise ConfigError(mistakes)
 
     def decide(
-        self, server_round: int, updates: Sequence[ClientUpdate[M]], state: State
+        self,
+        server_round: int,
+        cohort: Sequence[str],
+        updates: Sequence[ClientUpdate[M]],
+        state: State,
     ) -> tuple[Sequence[Decision], State]:
         """Count the rounds in a row in which enough clients have converged."""
         said = [update.client for update in updates if self.converged(update.metadata)]
-        enough = bool(updates) and len(said) >= self.share * len(updates)
+        enough = bool(said) and len(said) >= self.share * len(cohort)
         row = state.get("rounds_in_a_row", 0) + 1 if enough else 0
         decisions = []
         if row >= self.rounds:
             reason = (
-                f"{len(said)} of {len(updates)} clients have converged, and at least "
+                f"{len(said)} of {len(cohort)} clients have converged, and at least "
                 f"{self.share:.0%} had in {row} rounds in a row"
             )
             decisions = [Decision("end the run", reason, tuple(said), stop=True)]
@@ -162,7 +174,11 @@ class RestStragglers(Generic[M]):
             raise ConfigError(mistakes)
 
     def decide(
-        self, server_round: int, updates: Sequence[ClientUpdate[M]], state: State
+        self,
+        server_round: int,
+        cohort: Sequence[str],
+        updates: Sequence[ClientUpdate[M]],
+        state: State,
     ) -> tuple[Sequence[Decision], State]:
         """Compare each client's time with the median of the round."""
         # A client may say anything: below 0 it could move the median, and so the limit, below all.

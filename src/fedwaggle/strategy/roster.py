@@ -27,7 +27,7 @@ from flwr.supercore.run import Run as FlowerRun
 
 from fedwaggle.errors import NodesError
 from fedwaggle.identity import IDENTITY_ACTION, IDENTITY_KEY, client_order, printable_name
-from fedwaggle.strategy.exchange import Patience, exchange
+from fedwaggle.strategy.exchange import Arrival, Patience, exchange, replies_to
 
 __all__ = ["Attendance", "Roster", "RosterGrid", "names_of", "seeded_sampling"]
 
@@ -35,7 +35,8 @@ logger = logging.getLogger("flwr.fedwaggle.strategy")
 
 T = TypeVar("T", int, str)
 
-_IDENTITY_SECONDS = 60.0
+_MOMENT_SECONDS = 1.0
+_APP_RAISED = 2  # Flower's code: an app without a handler for the question raises, too
 _GATHER_PAUSE_SECONDS = 0.05
 _STAND_IN = re.compile(r"node-\d+")  # what a node without a name is called
 
@@ -47,7 +48,7 @@ class Attendance:
     Attributes
     ----------
     misses : Mapping[str, int]
-        Rounds in a row without an answer, by client.
+        Rounds without an answer since the last usable update, by client.
     rests_until : Mapping[str, int]
         The last round in which a client is left out, by client.
     """
@@ -71,7 +72,8 @@ class Attendance:
         server_round : int
             The round that is over.
         answered, silent : Iterable[str]
-            The clients that answered, and those that crashed or never did.
+            The clients whose update was used, and those that crashed or never answered. Those
+            whose reply was quarantined for another reason are in neither, and keep their count.
         rest_after : int
             Misses in a row after which a client rests; 0 lets nobody rest.
         rest_rounds : int
@@ -135,8 +137,13 @@ def names_of(known: Mapping[int, str], claims: Mapping[int, str]) -> dict[int, s
     def is_free(claim: str) -> bool:
         return bool(claim) and counts[claim] == 1 and not _STAND_IN.fullmatch(claim)
 
-    named = {n: claim if is_free(claim) else f"node-{n}" for n, claim in claims.items()}
+    named = {n: claim if is_free(claim) else _stand_in(n) for n, claim in claims.items()}
     return {**known, **named}
+
+
+def _stand_in(node_id: int) -> str:
+    """Return what a node without a name is called; the pattern of such names is `_STAND_IN`."""
+    return f"node-{node_id}"
 
 
 class Roster:
@@ -146,15 +153,20 @@ class Roster:
     ----------
     grid : Grid
         What carries messages to them.
+    node_timeout : float
+        Seconds to wait for the answers of nodes that are asked for their names.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, node_timeout: float = 600.0) -> None:
         self.grid = grid
+        self._node_timeout = node_timeout
         self._names: dict[int, str] = {}
+        self._unheard: set[int] = set()  # nodes that were asked, and have not answered yet
+        self._questions: list[Message] = []  # what they were asked, as often as they were
         self._present: set[int] = set()
         self._in_order: list[int] = []
+        self._nameless: list[int] = []  # those of them that are called by their random ids
         self._partitions = 0  # how many there are, as far as clients have said
-        self._warned = False
         self._asked_seconds = 0.0
 
     def clock(self) -> float:
@@ -171,6 +183,7 @@ class Roster:
             if strangers := present - self._names.keys():
                 self._meet(strangers, present - strangers)
             self._in_order = sorted(present, key=lambda n: client_order(self._names[n]))
+            self._nameless = [n for n in self._in_order if self._names[n] == _stand_in(n)]
             self._present = present
         return self._in_order
 
@@ -191,7 +204,44 @@ class Roster:
 
     def name(self, node_id: int) -> str:
         """Return the name of a node."""
-        return self._names.get(node_id, f"node-{node_id}")
+        return self._names.get(node_id, _stand_in(node_id))
+
+    def ask_again(self) -> None:
+        """Ask nodes that have not answered once more, and take late answers to earlier questions.
+
+        This takes a moment at most: no node is waited for twice.
+        """
+        if self._unheard:
+            self._unheard &= set(self.grid.get_node_ids())
+        if not self._unheard:
+            return
+        again = _questions_to(self._unheard)
+        self.grid.push_messages(again)
+        self._questions += again
+        claims = self._hear(
+            replies_to(
+                self.grid, self._questions, Patience(_MOMENT_SECONDS, lambda: not self._unheard)
+            )
+        )
+        if claims:
+            self._names = names_of(_without(claims, self._names), claims)
+            self._present = set()  # so that their places in the order are found anew
+
+    def why_not_repeatable(self) -> str | None:
+        """Return why a draw from these nodes cannot be repeated, or None if it can be."""
+        if not self._nameless:
+            return None
+        some = ", ".join(self.name(n) for n in self._nameless[:5])
+        silent = sum(n in self._unheard for n in self._nameless)
+        fix = (
+            f"{silent} have not answered so far: raise node-timeout"
+            if silent
+            else "add answer_identity(app) to client_app.py, and give each its own partition-id"
+        )
+        return (
+            f"{len(self._nameless)} of {len(self._in_order)} clients have no stable name "
+            f"({some}), so their sampling and seeds will differ in the next run; {fix}"
+        )
 
     def _meet(self, strangers: set[int], others: set[int]) -> None:
         """Name the nodes that were not here before, asking those that the engine cannot name.
@@ -203,33 +253,57 @@ class Roster:
         counts = Counter([*names.values(), *given.values()])
         # Flower lets two SuperNodes register under one name: it tells neither of them.
         known = {n: label for n, label in given.items() if label and counts[label] == 1}
-        before = time.monotonic()
-        claims = self._ask(sorted(strangers - known.keys()))
-        self._asked_seconds += time.monotonic() - before
-        self._names = names_of({**names, **known}, claims)
+        self._names = names_of({**names, **known}, self._ask(sorted(strangers - known.keys())))
 
     def _ask(self, node_ids: Sequence[int]) -> dict[int, str]:
         """Ask nodes for their names; a node that does not say has the empty one."""
-        claims = dict.fromkeys(node_ids, "")
-        content = RecordDict({"config": ConfigRecord()})
-        messages = [
-            Message(content, dst_node_id=node_id, message_type=f"query.{IDENTITY_ACTION}")
-            for node_id in node_ids
+        if not node_ids:
+            return {}
+        questions = _questions_to(node_ids)
+        self._unheard.update(node_ids)
+        self._questions += questions
+        heard = self._hear(exchange(self.grid, questions, Patience(self._node_timeout)))
+        return {**dict.fromkeys(node_ids, ""), **heard}
+
+    def _hear(self, arrivals: Iterable[Arrival]) -> dict[int, str]:
+        """Return what nodes answer, by node: the empty name if they do not say one."""
+        began = time.monotonic()
+        claims: dict[int, str] = {}
+        answered = set()
+        for arrival in arrivals:
+            answered.add(arrival.message.metadata.reply_to_message_id)
+            if _is_lost(arrival.message):
+                continue
+            self._unheard.discard(arrival.node_id)
+            claims[arrival.node_id] = _said(arrival.message, "client", str)
+            partitions = _said(arrival.message, "num-partitions", int)
+            self._partitions = max(self._partitions, partitions)
+        self._questions = [
+            question
+            for question in self._questions
+            if question.metadata.dst_node_id in self._unheard
+            and question.metadata.message_id not in answered
         ]
-        if messages:
-            for arrival in exchange(self.grid, messages, Patience(_IDENTITY_SECONDS)):
-                claims[arrival.node_id] = _said(arrival.message, "client", str)
-                partitions = _said(arrival.message, "num-partitions", int)
-                self._partitions = max(self._partitions, partitions)
-        if "" in claims.values() and not self._warned:
-            self._warned = True
-            logger.warning(
-                "%d of %d clients do not say who they are, so their sampling and seeds will "
-                "differ in the next run; add answer_identity(app) to client_app.py",
-                sum(not claim for claim in claims.values()),
-                len(claims),
-            )
+        self._asked_seconds += time.monotonic() - began
         return claims
+
+
+def _questions_to(node_ids: Iterable[int]) -> list[Message]:
+    """Return a question for its name to each node."""
+    content = RecordDict({"config": ConfigRecord()})
+    return [
+        Message(content, dst_node_id=node_id, message_type=f"query.{IDENTITY_ACTION}")
+        for node_id in sorted(node_ids)
+    ]
+
+
+def _is_lost(message: Message) -> bool:
+    """Return whether a reply stands for one that was lost: an app that raises has answered."""
+    return message.has_error() and message.error.code != _APP_RAISED
+
+
+def _without(claims: Mapping[int, str], names: Mapping[int, str]) -> dict[int, str]:
+    return {n: name for n, name in names.items() if n not in claims}
 
 
 def _said(message: Message, key: str, kind: type[T]) -> T:

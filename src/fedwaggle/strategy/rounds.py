@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from flwr.app import ArrayRecord
 
+from fedwaggle.identity import client_order
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined
 
 __all__ = ["Evaluation", "RoundSummary", "Training"]
@@ -46,6 +47,12 @@ class Training(Generic[M_co]):
     skipped: bool = False
 
     @property
+    def cohort(self) -> list[str]:
+        """Names of the clients that were sampled, in their order."""
+        used, refused = [u.client for u in self.updates], [q.client for q in self.quarantined]
+        return sorted([*used, *refused, *self.missing], key=client_order)
+
+    @property
     def bytes_up(self) -> int:
         """Size of the updates together."""
         return sum(update.bytes for update in self.updates)
@@ -59,6 +66,8 @@ class Evaluation:
     ----------
     quarantined : Sequence[Quarantined]
         The replies that were not used.
+    missing : Sequence[str]
+        Names of the clients that never answered.
     metrics : Mapping[str, Any]
         The clients' evaluation metrics, averaged.
     typical : Mapping[str, float]
@@ -66,6 +75,7 @@ class Evaluation:
     """
 
     quarantined: Sequence[Quarantined] = ()
+    missing: Sequence[str] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     typical: Mapping[str, float] = field(default_factory=dict)
 

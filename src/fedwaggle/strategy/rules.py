@@ -22,11 +22,12 @@ class RoundRules:
     grace : float
         Seconds that the others still have.
     node_timeout : float
-        Seconds to wait for enough nodes.
+        Seconds to wait for enough nodes, and for their names.
     max_skipped_rounds : int
         Skipped rounds in a row that end the run; 0 never does.
     cooldown_after : int
-        Rounds in a row without an answer after which a client rests; 0 lets nobody rest.
+        Misses in a row after which a client rests; 0 lets nobody rest. A crash is a miss, and a
+        usable update ends the row. Another quarantined reply neither is a miss nor ends the row.
     cooldown_rounds : int
         For how many rounds it rests.
     on_bad_metadata : {"keep-weights", "drop-reply"}

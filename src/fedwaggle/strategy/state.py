@@ -101,7 +101,11 @@ def to_ndarrays(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
 
 
 def to_snapshot(
-    state: RunState, strategy: Strategy, client_states: Mapping[str, bytes]
+    state: RunState,
+    strategy: Strategy,
+    client_states: Mapping[str, bytes],
+    settings: frozenset[str] = frozenset(),
+    seed: int = 0,
 ) -> Snapshot:
     """Return everything that the next round depends on.
 
@@ -113,9 +117,13 @@ def to_snapshot(
         The strategy; its own numbers are read.
     client_states : Mapping[str, bytes]
         What the clients keep between rounds, by name, where the engine holds it.
+    settings : frozenset[str]
+        Attributes of the strategy that are no state: they are not read.
+    seed : int
+        The seed that decides the rounds.
     """
     arrays = {f"model/{name}": array for name, array in to_ndarrays(state.arrays).items()}
-    values = _strategy_values(strategy, arrays)
+    values = _without(settings, _strategy_values(strategy, arrays))
     for client, content in client_states.items():
         arrays[f"client/{client}"] = np.frombuffer(content, np.uint8)
     return Snapshot(
@@ -123,6 +131,7 @@ def to_snapshot(
         arrays,
         {
             "model": list(state.arrays),
+            "seed": seed,
             "strategy": values,
             "best": state.best.model_dump() if state.best else None,
             "misses": dict(state.attendance.misses),
@@ -188,7 +197,13 @@ def _histories(record: Iterable[Event | UnknownEvent], server_round: int) -> His
     return histories
 
 
-def restore_strategy(strategy: Strategy, snapshot: Snapshot, *, skip: frozenset[str]) -> None:
+def restore_strategy(
+    strategy: Strategy,
+    snapshot: Snapshot,
+    *,
+    settings: frozenset[str] = frozenset(),
+    given: frozenset[str] = frozenset(),
+) -> None:
     """Put a strategy's own numbers back.
 
     Parameters
@@ -197,9 +212,11 @@ def restore_strategy(strategy: Strategy, snapshot: Snapshot, *, skip: frozenset[
         A strategy as its constructor made it.
     snapshot : Snapshot
         The snapshot of an equal one.
-    skip : frozenset[str]
-        Attributes that keep what the constructor gave them. What has a state of its own (a wrapped
-        strategy, an accountant) gets it back all the same.
+    settings : frozenset[str]
+        Attributes of the strategy that are no state: they stay, whatever the snapshot says.
+    given : frozenset[str]
+        Attributes that keep what the constructor gave them, in a wrapped strategy too. What has
+        a state of its own (a wrapped strategy, an accountant) gets it back all the same.
 
     Raises
     ------
@@ -207,14 +224,22 @@ def restore_strategy(strategy: Strategy, snapshot: Snapshot, *, skip: frozenset[
         If something refuses the state that it is given back, as an accountant does whose budget
         was changed.
     """
-    _restore(strategy, snapshot.values["strategy"], snapshot.arrays, skip)
+    stored = _without(settings, snapshot.values["strategy"])
+    _restore(strategy, stored, snapshot.arrays, given)
+
+
+def _without(settings: frozenset[str], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is stored of a strategy without its settings."""
+    attributes = stored.get("attributes", {})
+    kept = {name: value for name, value in attributes.items() if name not in settings}
+    return {**stored, "attributes": kept}
 
 
 def _restore(
     part: Any,  # noqa: ANN401  # a strategy, or whatever one may hold
     stored: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
-    skip: frozenset[str],
+    given: frozenset[str],
     path: str = "strategy",
 ) -> None:
     if "state_dict" in stored:
@@ -226,7 +251,8 @@ def _restore(
                 "in that run, or begin a new run"
             ) from error
     for name, value in stored.get("attributes", {}).items():
-        if name not in skip:
+        # Numbers go back where there are numbers: never over a function or an accountant.
+        if name not in given and _is_numeric(getattr(part, name, None)):
             setattr(part, name, _unflatten(value, arrays))
     parts, wrapped = _parts(part), stored.get("wrapped", {})
     for name in sorted({*parts, *wrapped}):
@@ -235,7 +261,7 @@ def _restore(
         elif name not in parts:
             logger.warning("%s.%s: is not there any more, its state is dropped", path, name)
         else:
-            _restore(parts[name], wrapped[name], arrays, skip, f"{path}.{name}")
+            _restore(parts[name], wrapped[name], arrays, given, f"{path}.{name}")
 
 
 def _strategy_values(

@@ -59,12 +59,14 @@ from fedwaggle.strategy.messages import bytes_of, config_value, with_config
 from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.outliers import Bounds, OutlierRule
 from fedwaggle.strategy.policies import Policy
+from fedwaggle.strategy.repeatability import known_causes
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.settings import setting_of
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.stepping import take_step
+from fedwaggle.strategy.trainable import check_trainable
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
 __all__ = ["Waggle"]
@@ -101,8 +103,9 @@ class Waggle(Strategy, Generic[M]):
     seed : int (default: 0)
         Decides who is sampled, and the seed that each client is sent as ``config["seed"]``.
     trainable : Collection[str], optional
-        Names of the arrays that a server optimizer may step; the others (buffers, such as
-        BatchNorm's running means) are averaged. None: all but BatchNorm's buffers.
+        Names of the arrays that a server optimizer may step, such as ``trainable_names(model)``;
+        the others (buffers, such as BatchNorm's running means) are averaged. None: all but
+        BatchNorm's buffers.
     rules : RoundRules, optional
         How long a round waits, what it admits, when the run gives up.
     policies : Sequence[Policy] (default: none)
@@ -146,6 +149,7 @@ class Waggle(Strategy, Generic[M]):
         **strategy: Any,  # noqa: ANN401  # whatever the strategy behind this mixin takes
     ) -> None:
         super().__init__(**strategy)
+        flowers = frozenset(vars(self))
         if codec == "pickle" and not trust_pickle:
             raise ConfigError(
                 [
@@ -166,6 +170,8 @@ class Waggle(Strategy, Generic[M]):
         self.rules = rules or RoundRules()
         self.policies = policies
         self.journal = Journal(run, best_metric, best_mode)
+        # Settings are what this run is given: a resume point neither holds nor replaces them.
+        self._settings = frozenset(vars(self)) - flowers
 
     # -- What a subclass may say -----------------------------------------------------------
 
@@ -229,9 +235,16 @@ class Waggle(Strategy, Generic[M]):
 
         Raises
         ------
+        ConfigError
+            If ``trainable`` names an array that ``initial_arrays`` lacks.
         NodesError
             If there are not enough nodes in time, or too many rounds in a row were skipped.
+        RunError
+            If a strategy has been started in the same run before: a run holds one start's rounds.
         """
+        check_trainable(self, initial_arrays, self.trainable)
+        if self.run is not None:
+            self.run.claim()
         plan = _Plan(
             num_rounds,
             timeout,
@@ -239,12 +252,14 @@ class Waggle(Strategy, Generic[M]):
             evaluate_config or ConfigRecord(),
             evaluate_fn or _no_evaluation,
         )
-        roster = Roster(grid)
+        roster = Roster(grid, self.rules.node_timeout)
         if engine_name(grid) == SIMULATION:
             roster.gather(self.rules.node_timeout)
         state = self._resume(roster, initial_arrays, plan) or self._begin(
             roster, initial_arrays, plan
         )
+        for cause, reason in known_causes(self, self.policies).items():
+            self.journal.not_repeatable(state.server_round, cause, reason)
         while state.server_round < num_rounds and not state.stopped:
             server_round, clock = state.server_round + 1, _Clock()
             with clock.phase("train"):
@@ -285,6 +300,7 @@ class Waggle(Strategy, Generic[M]):
         snapshot = read_latest_snapshot(self.run.path)
         if snapshot is not None:
             _refuse_another_model(self.run, snapshot, Template.of(initial_arrays))
+            _refuse_another_seed(self.run, snapshot, self.seed)
         self.journal.run_resumed(
             server_round=snapshot.server_round if snapshot else -1,
             engine=engine_name(roster.grid),
@@ -299,7 +315,7 @@ class Waggle(Strategy, Generic[M]):
         # A fork may have changed what the constructor was given, such as the step size.
         given = _constructor_names(type(self)) if self.run.is_fork else frozenset[str]()
         state = replace(state, stopped=state.stopped and not self.run.is_fork)
-        restore_strategy(self, snapshot, skip=given)
+        restore_strategy(self, snapshot, settings=self._settings, given=given)
         if hasattr(roster.grid, "restore_client_states"):
             roster.grid.restore_client_states(client_states)
         logger.info("resumed after round %d of %s", state.server_round, self.run.path)
@@ -328,7 +344,7 @@ class Waggle(Strategy, Generic[M]):
         """Train a cohort: draw, send, admit each reply as it arrives, aggregate."""
         template = Template.of(state.arrays)  # before anybody is sent a model that cannot be used
         cohort = self._draw("train", server_round, state, roster, plan)
-        names = sorted((roster.name(n) for n in _node_ids(cohort)), key=client_order)
+        names = _names_of(cohort, roster)
         rate = config_value(cohort, "lr")
         usable: set[str] = set()
         replies = self._ask(roster, cohort, plan, usable)
@@ -381,6 +397,8 @@ class Waggle(Strategy, Generic[M]):
         self, phase: Phase, server_round: int, state: RunState, roster: Roster, plan: _Plan
     ) -> list[Message]:
         """Let the Flower strategy draw a cohort, under the round's seed; one message a client."""
+        if phase == "train":
+            roster.ask_again()
         drawn_from = RosterGrid(
             roster,
             resting=state.attendance.resting(server_round),
@@ -391,6 +409,8 @@ class Waggle(Strategy, Generic[M]):
         config = plan.train_config if phase == "train" else plan.evaluate_config
         with seeded_sampling(derive_seed(self.seed, "sample", phase, server_round)):
             cohort = list(configure(server_round, state.arrays, config, drawn_from))
+        if reason := roster.why_not_repeatable():
+            self.journal.not_repeatable(server_round, "names", reason)
         key = setting_of(self, "configrecord_key", "config")
         for message in cohort:
             client = roster.name(message.metadata.dst_node_id)
@@ -468,6 +488,7 @@ class Waggle(Strategy, Generic[M]):
     ) -> Evaluation:
         """Let a cohort evaluate the model: draw, send, admit, aggregate."""
         cohort = self._draw("evaluate", server_round, state, roster, plan)
+        names = _names_of(cohort, roster)
         admitted: list[AdmittedEvaluation] = []
         quarantined: list[Quarantined] = []
         for client, arrival in self._ask(roster, cohort, plan, admitted):
@@ -477,22 +498,23 @@ class Waggle(Strategy, Generic[M]):
                 quarantined.append(reply)
             else:
                 admitted.append(reply)
+        answered = {one.client for one in admitted} | {bad.client for bad in quarantined}
         rule = self.rules.outliers
-        metrics = aggregate_evaluations(self, server_round, admitted, rule)
         metric, mode = self.journal.best_metric, self.journal.best_mode
         typical = typical_value(admitted, metric, mode) if rule.share else None
         return Evaluation(
             quarantined=quarantined,
-            metrics=metrics,
+            missing=[name for name in names if name not in answered],
+            metrics=aggregate_evaluations(self, server_round, admitted, rule),
             typical={} if typical is None else {metric: typical},
         )
 
     def _decide(self, state: RunState, training: Training[M]) -> RunState:
         """Let the policies decide by what the clients said, and carry their decisions out."""
-        read = _with_metadata(training.updates)
+        cohort, read = training.cohort, _with_metadata(training.updates)
         for policy in self.policies:
             memory = state.policies.get(policy.name, {})
-            decisions, memory = policy.decide(state.server_round, read, memory)
+            decisions, memory = policy.decide(state.server_round, cohort, read, memory)
             state = replace(state, policies={**state.policies, policy.name: dict(memory)})
             for decision in decisions:
                 self.journal.decision(state.server_round, policy.name, decision)
@@ -540,7 +562,9 @@ class Waggle(Strategy, Generic[M]):
         if self.run is not None:
             # The resume point commits the round: it comes after everything that it stands for.
             client_states: dict[str, bytes] = getattr(roster.grid, "client_states", dict)()
-            self.journal.save_snapshot(to_snapshot(state, self, client_states))
+            self.journal.save_snapshot(
+                to_snapshot(state, self, client_states, self._settings, self.seed)
+            )
         self.on_round_end(summary)
         return state
 
@@ -625,6 +649,16 @@ def _refuse_another_model(run: Run, snapshot: Snapshot, asked: Template) -> None
         )
 
 
+def _refuse_another_seed(run: Run, snapshot: Snapshot, seed: int) -> None:
+    """Refuse to draw the other rounds of a run by another seed; a fork may."""
+    before = snapshot.values.get("seed", seed)
+    if before != seed and not run.is_fork:
+        raise RunError(
+            f"seed: {run.path.name} was begun with seed {before}, and the strategy now has {seed}; "
+            f"make it with seed={before}, or fork the run"
+        )
+
+
 def _said(kind: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
     return "nothing" if kind is None else f"{kind[1]}{list(kind[0])}"
 
@@ -635,6 +669,11 @@ def _with_metadata(updates: Sequence[ClientUpdate[M | None]]) -> list[ClientUpda
 
 def _node_ids(messages: Sequence[Message]) -> list[int]:
     return [message.metadata.dst_node_id for message in messages]
+
+
+def _names_of(cohort: Sequence[Message], roster: Roster) -> list[str]:
+    """Return the names of the clients that a cohort's messages go to, in their order."""
+    return sorted((roster.name(node_id) for node_id in _node_ids(cohort)), key=client_order)
 
 
 def _constructor_names(cls: type) -> frozenset[str]:

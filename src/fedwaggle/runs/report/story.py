@@ -20,6 +20,7 @@ from fedwaggle.runs.events import (
     ClientUpdated,
     DecisionTaken,
     Event,
+    NotRepeatable,
     RoundFinished,
     RoundStarted,
     RunFailed,
@@ -101,6 +102,8 @@ class RunStory:
         Each time it went on after an interruption.
     ended : RunFinished | RunFailed | None
         Its end, if there is one.
+    not_repeatable : Sequence[NotRepeatable]
+        Why another run with the same seed may end with another model.
     rounds : dict[int, Round]
         By number, in order; 0 is the initial model.
     cells : Sequence[Cell]
@@ -122,6 +125,7 @@ class RunStory:
     started: RunStarted | None = None
     resumes: Sequence[RunResumed] = ()
     ended: RunFinished | RunFailed | None = None
+    not_repeatable: Sequence[NotRepeatable] = ()
     rounds: dict[int, Round] = field(default_factory=dict)
     cells: Sequence[Cell] = ()
     clients: Sequence[str] = ()
@@ -156,6 +160,11 @@ class RunStory:
     def missing(self) -> int:
         """How often a sampled client never answered."""
         return sum(cell.state is State.MISSING for cell in self.cells)
+
+    @property
+    def evaluate_missing(self) -> int:
+        """How often a client that was to evaluate never answered."""
+        return sum(len(end.evaluate_missing) for end in self.finished_rounds)
 
     @property
     def knows_convergence(self) -> bool:
@@ -196,6 +205,7 @@ class _Teller:
         self.ended: RunFinished | RunFailed | None = None
         self.checkpoint: CheckpointSaved | None = None
         self.resumes: list[RunResumed] = []
+        self.not_repeatable: list[NotRepeatable] = []
         self.decisions: list[DecisionTaken] = []
         self.quarantines: list[ClientQuarantined] = []
         self.refusals: list[Refusal] = []
@@ -229,6 +239,8 @@ class _Teller:
                 self.resumes.append(event)
             case RunFinished() | RunFailed():
                 self.ended = event
+            case NotRepeatable():
+                self.not_repeatable.append(event)
             case DecisionTaken():
                 self.decisions.append(event)
             case CheckpointSaved():
@@ -243,6 +255,7 @@ class _Teller:
             started=self.started,
             resumes=self.resumes,
             ended=self.ended,
+            not_repeatable=self.not_repeatable,
             rounds={n: Round(self.round_starts.get(n), self.round_ends.get(n)) for n in numbers},
             cells=self.cells,
             clients=sorted({cell.client for cell in self.cells}, key=natural_key),

@@ -80,7 +80,7 @@ def tiles(story: RunStory) -> list[Tile]:
         Tile("clients", f"{len(story.clients):,}", _nodes(story)),
         _converged_tile(story),
         _quarantined_tile(story),
-        Tile("missing", f"{story.missing:,}", f"of {len(story.cells):,} sampled"),
+        _missing_tile(story),
         Tile("bytes up", bytes_text(up), "from the clients"),
         Tile("bytes down", bytes_text(down), "to the clients"),
         Tile("wall time", seconds_text(story.wall_seconds), _per_round(story)),
@@ -144,6 +144,13 @@ def _quarantined_tile(story: RunStory) -> Tile:
     return Tile("quarantined", f"{refused['train']:,}", detail, "alarm" if refused else "")
 
 
+def _missing_tile(story: RunStory) -> Tile:
+    detail = f"of {len(story.cells):,} sampled"
+    if story.evaluate_missing:
+        detail += f", and {story.evaluate_missing:,} in evaluation"
+    return Tile("missing", f"{story.missing:,}", detail)
+
+
 def _per_round(story: RunStory) -> str:
     seconds = [end.seconds for end in story.finished_rounds if end.round > 0]
     return f"{seconds_text(sum(seconds) / len(seconds))} a round" if seconds else ""
@@ -182,6 +189,9 @@ def notes(story: RunStory, left_out: Sequence[str]) -> list[Note]:
     if isinstance(story.ended, RunFailed):
         error = printable(story.ended.error, 1000)
         found.append(Note(f"The run failed in round {story.ended.round}: {error}", bad=True))
+    for each in story.not_repeatable:
+        since = f"from round {each.round} on" if each.round else "from the start"
+        found.append(Note(f"Not repeatable {since}: {printable(each.reason, 500)}."))
     for resumed in story.resumes:
         changed = "".join(
             f"; {printable(key, 40)} is now {printable(repr(values[-1:])[1:-1], 60)}"

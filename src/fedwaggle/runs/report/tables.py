@@ -61,7 +61,7 @@ def tables(story: RunStory, clients: Sequence[ClientFacts]) -> list[TableOf]:
     """Return the report's tables, in their order; some only if they have rows."""
     ids = {client.name: client.id for client in clients}
     always = [_decisions(story, ids), _quarantines(story, ids)]
-    maybe = [_refusals(story, ids), _troubles(story), _clients(clients)]
+    maybe = [_silent(story, ids), _refusals(story, ids), _troubles(story), _clients(clients)]
     return always + [table for table in maybe if table.rows]
 
 
@@ -115,6 +115,30 @@ def _quarantines(story: RunStory, ids: Mapping[str, int]) -> TableOf:
         nothing="No reply was refused.",
         note=_cut(len(rows), len(story.quarantines)),
         counts=_counts(codes),
+    )
+
+
+def _silent(story: RunStory, ids: Mapping[str, int]) -> TableOf:
+    """Return who never evaluated; who never trained has a state of its own in the charts."""
+    ends = [end for end in story.finished_rounds if end.evaluate_missing]
+    rows = [
+        TableRow(
+            [
+                _number(end.round),
+                _number(len(end.evaluate_missing)),
+                _text(_listed(end.evaluate_missing), 400),
+            ],
+            round=str(end.round),
+            clients=_ids(end.evaluate_missing, ids),
+        )
+        for end in ends[-_MOST_ROWS:]
+    ]
+    return TableOf(
+        "silent",
+        "Missing in evaluation",
+        _columns("#Round", "#Missing", "Clients"),
+        rows,
+        note=_cut(len(rows), len(ends)),
     )
 
 
