@@ -254,7 +254,8 @@ KINDS: dict[str, Kind] = {
     "weight-zero": Kind(on_metrics({"num-examples": 0}), Code.BAD_WEIGHT),
     "weight-negative": Kind(on_metrics({"num-examples": -9}), Code.BAD_WEIGHT),
     "weight-missing": Kind(on_metrics({"num-examples": None}), Code.BAD_WEIGHT),
-    "weight-float": Kind(on_metrics({"num-examples": 3.0}), Code.BAD_WEIGHT),
+    "weight-inf": Kind(on_metrics({"num-examples": float("inf")}), Code.BAD_WEIGHT),
+    "weight-1e12-float": Kind(on_metrics({"num-examples": 1e12}), Code.EXCESSIVE_WEIGHT),
     "weight-nan": Kind(on_metrics({"num-examples": float("nan")}), Code.BAD_WEIGHT),
     "weight-list": Kind(on_metrics({"num-examples": [1, 2]}), Code.BAD_WEIGHT),
     "weight-1e12": Kind(on_metrics({"num-examples": 10**12}), Code.EXCESSIVE_WEIGHT),
@@ -298,6 +299,7 @@ KINDS: dict[str, Kind] = {
     "metadata-invalid": Kind(on_metadata({"payload": b"{}"}), None, MetadataCode.INVALID),
     "metadata-nested": Kind(on_metadata({"payload": b"[" * 100_000}), None, MetadataCode.MALFORMED),
     # odd, but fine
+    "weight-float": Kind(on_metrics({"num-examples": 2.5}), None),
     "extra-metric": Kind(on_metrics({"favourite": 7}), None),
     "extra-config": Kind(lambda r: with_records(r, {"note": ConfigRecord({"a": b"\x00"})}), None),
     "big-endian": Kind(on_values(lambda v: v.astype(v.dtype.newbyteorder(">"))), None),

@@ -168,6 +168,12 @@ def test_the_largest_allowed_weight_is_allowed():
     assert judge(on_metrics({"num-examples": 10_001})(honest())).code == Code.EXCESSIVE_WEIGHT
 
 
+@pytest.mark.parametrize("weight", [3, 3.0, 2.5, 5e-324, 1e4])
+def test_a_weight_is_any_finite_number_above_0_and_stays_of_its_type(weight):
+    update = judge(on_metrics({"num-examples": weight})(honest())).update
+    assert (update.num_examples, type(update.num_examples)) == (weight, type(weight))
+
+
 def test_a_whole_number_of_any_size_is_finite_or_not_and_never_raises():
     """On the wire ints have 64 bits; in one process they may have 400 digits."""
     assert isinstance(judge(on_metrics({"steps": 2**64})(honest())), Admitted)

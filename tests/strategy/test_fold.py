@@ -73,6 +73,23 @@ def test_the_mean_weights_each_client_by_its_examples():
     assert (mean.weight, mean.clients) == (4, ("0", "1"))
 
 
+def test_weights_may_be_fractions():
+    """(0.5 * 1 + 1.5 * 5) / 2 = 4."""
+    mean = mean_of({"0": (one(1.0), 0.5), "1": (one(5.0), 1.5)}, ["0", "1"])
+    assert (mean.arrays["w"].tolist(), mean.weight) == ([4.0], 2.0)
+
+
+@pytest.mark.parametrize("small", [0.1, 1e-9, 1e-300, 5e-324])
+@pytest.mark.parametrize("together", [1, 8])
+def test_weights_however_small_weigh_as_they_say(monkeypatch, small, together):
+    """1 and 3 parts of next to nothing give 4; beside a whole example they are nothing."""
+    monkeypatch.setattr(fold_module, "_MOST_TOGETHER", together)
+    tiny = {"0": (one(1.0), small), "1": (one(5.0), 3 * small)}
+    np.testing.assert_allclose(mean_of(tiny, ["0", "1"]).arrays["w"], [4.0], rtol=1e-6)
+    huge = {**tiny, "2": (one(3e38), 10_000_000)}
+    np.testing.assert_allclose(mean_of(huge, list(huge)).arrays["w"], [3e38], rtol=1e-6)
+
+
 def test_whole_numbers_stay_whole_rounded_half_to_even():
     """(2 + 3) / 2 = 2.5 rounds to 2, and (3 + 4) / 2 = 3.5 rounds to 4."""
     replies = {"0": (one(2, 3, dtype="int64"), 1), "1": (one(3, 4, dtype="int64"), 1)}

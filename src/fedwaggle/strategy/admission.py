@@ -69,7 +69,7 @@ class Limits:
 
     Attributes
     ----------
-    max_num_examples : int
+    max_num_examples : float
         The largest weight of one client in the mean.
     weighted_by_key : str
         Key of the weight in the MetricRecord.
@@ -82,7 +82,7 @@ class Limits:
         Metrics that the strategy cannot do without in a reply to training: numbers of at least 0.
     """
 
-    max_num_examples: int
+    max_num_examples: float
     weighted_by_key: str = "num-examples"
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_record_bytes: int = DEFAULT_MAX_BYTES
@@ -285,7 +285,7 @@ def _bytes_of(value: object) -> int:
     return _NUMBER_BYTES * len(value)
 
 
-def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], int]:
+def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], float]:
     """Return the metrics and the weight of a reply."""
     records = _of_kind(content, MetricRecord)
     if len(records) != 1:
@@ -327,12 +327,14 @@ def _check_required(metrics: Mapping[str, Any], limits: Limits) -> None:
             )
 
 
-def _weight(metrics: Mapping[str, Any], limits: Limits) -> int:
+def _weight(metrics: Mapping[str, Any], limits: Limits) -> float:
     key = limits.weighted_by_key
     weight = metrics.get(key)
-    if type(weight) is not int or weight <= 0:  # not isinstance: True is an int, too
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not _is_finite(weight) or weight <= 0:
         got = shown(weight) if key in metrics else "nothing"
-        raise Refused(Code.BAD_WEIGHT, f"metric {key!r}: expected an int above 0, got {got}")
+        reason = f"metric {key!r}: expected a finite number above 0, got {got}"
+        raise Refused(Code.BAD_WEIGHT, reason)
     if weight > limits.max_num_examples:
         raise Refused(
             Code.EXCESSIVE_WEIGHT,

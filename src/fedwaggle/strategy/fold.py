@@ -38,6 +38,7 @@ _TOGETHER_BYTES = 320 << 20  # replies added in one pass over the sum: it is the
 _MOST_TOGETHER = 8
 # A power of two changes no digit of a weight, and keeps sums of huge float64 values finite.
 _WEIGHT_UNIT = 2.0**-64
+_LEAST_EXPONENT = -1100  # below that of any float
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class Mean:
     ----------
     arrays : dict[str, ndarray]
         In the keys, shapes and dtypes of the model.
-    weight : int
-        The sum of the weights.
+    weight : float
+        The sum of the weights; an int where all of them are.
     clients : tuple[str, ...]
         Whose updates are in it, in the order of summation.
     """
 
     arrays: Arrays
-    weight: int
+    weight: float
     clients: tuple[str, ...]
 
 
@@ -64,7 +65,7 @@ class _Reply:
     """A reply that waits: its arrays, or where they lie on disk."""
 
     client: str
-    weight: int
+    weight: float
     arrays: Mapping[str, NDArray[Any]] | int
 
 
@@ -120,14 +121,15 @@ class Fold:
         self._latest: list[tuple[int, str]] = []
         self._next: list[_Reply] = []  # to be summed in one go
         self._clients: list[str] = []
-        self._weight = 0
+        self._weight: float = 0  # ints stay ints, and are summed exactly
+        self._exponent = _LEAST_EXPONENT  # of the largest weight so far, at most 0
         # Flat float64. Unlike zeros, full takes its memory here, and not when replies wait for it.
         self._sums = {
             key: np.full(math.prod(spec.shape), 0.0) for key, spec in template.specs.items()
         }
         self._together = min(_MOST_TOGETHER, max(1, _TOGETHER_BYTES // max(1, template.num_bytes)))
 
-    def add(self, client: str, arrays: Mapping[str, NDArray[Any]], weight: int) -> None:
+    def add(self, client: str, arrays: Mapping[str, NDArray[Any]], weight: float) -> None:
         """Take a client's update; it is summed when it is this client's turn.
 
         Parameters
@@ -136,8 +138,8 @@ class Fold:
             One of ``order``, for the first time.
         arrays : Mapping[str, ndarray]
             Its arrays, as the template says. They are kept until they are summed.
-        weight : int
-            Its weight, above 0.
+        weight : float
+            Its weight, finite and above 0.
 
         Raises
         ------
@@ -206,18 +208,36 @@ class Fold:
 
     def _sum_next(self) -> None:
         """Add the next replies to the sum, in their order, with one pass over it."""
+        if not self._next:
+            return
+        unit = self._weight_unit()
         add_weighted(
             list(self._sums.values()),
             [self._flat_arrays(reply) for reply in self._next],
-            [reply.weight * _WEIGHT_UNIT for reply in self._next],
+            [reply.weight * unit for reply in self._next],
         )
-        self._clients += [reply.client for reply in self._next]
-        self._weight += sum(reply.weight for reply in self._next)
+        for reply in self._next:  # one by one: how many are summed at a time changes no bit
+            self._clients.append(reply.client)
+            self._weight += reply.weight
         self._next.clear()
+
+    def _weight_unit(self) -> float:
+        """Return the unit in which the next weights are summed: a power of two.
+
+        Weights far below 1 would lose their digits in the unit of whole numbers. Where a weight
+        is larger than all before, the sums move to its unit, which changes no digit that counts.
+        """
+        largest = max(reply.weight for reply in self._next)
+        exponent = max(self._exponent, min(0, math.frexp(largest)[1]))
+        if self._clients and exponent > self._exponent:
+            for total in self._sums.values():
+                np.ldexp(total, self._exponent - exponent, out=total)
+        self._exponent = exponent
+        return math.ldexp(_WEIGHT_UNIT, -exponent)
 
     def _divided_sums(self) -> Arrays:
         """Return the sums over the weight, in the shapes and dtypes of the model."""
-        weight = self._weight * _WEIGHT_UNIT
+        weight = self._weight * math.ldexp(_WEIGHT_UNIT, -self._exponent)
         dtypes = {key: spec.dtype for key, spec in self._template.specs.items()}
         means = {key: np.empty(total.size, dtypes[key]) for key, total in self._sums.items()}
 

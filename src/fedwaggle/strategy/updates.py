@@ -55,8 +55,8 @@ class ClientUpdate(Generic[M_co]):
         Why there is none, where it was refused.
     metrics : Mapping[str, float | int | list]
         The reply's MetricRecord.
-    num_examples : int
-        The weight of this update in the mean.
+    num_examples : float
+        The weight of this update in the mean: an int where the client sent one.
     seconds : float
         From the push of the message to this reply, on the server's clock.
     bytes : int
@@ -69,7 +69,7 @@ class ClientUpdate(Generic[M_co]):
     metadata: M_co
     metadata_error: MetadataError | None
     metrics: Mapping[str, Any]
-    num_examples: int
+    num_examples: float
     seconds: float
     bytes: int
 
