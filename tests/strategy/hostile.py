@@ -259,12 +259,9 @@ KINDS: dict[str, Kind] = {
     "weight-nan": Kind(on_metrics({"num-examples": float("nan")}), Code.BAD_WEIGHT),
     "weight-list": Kind(on_metrics({"num-examples": [1, 2]}), Code.BAD_WEIGHT),
     "weight-1e12": Kind(on_metrics({"num-examples": 10**12}), Code.EXCESSIVE_WEIGHT),
-    "loss-nan": Kind(on_metrics({"train_loss": float("nan")}), Code.BAD_METRIC),
-    "loss-inf": Kind(on_metrics({"train_loss": float("inf")}), Code.BAD_METRIC),
     "many-metrics": Kind(on_metrics({f"m{i}": 1.0 for i in range(1_000)}), Code.BAD_METRIC),
     "long-metric": Kind(on_metrics({"losses": [0.5] * 100_000}), Code.BAD_METRIC),
     "long-metric-name": Kind(on_metrics({"m" * 1_001: 1.0}), Code.BAD_METRIC),
-    "loss-list-inf": Kind(on_metrics({"losses": [1.0, float("-inf")]}), Code.BAD_METRIC),
     # records that would have to be kept until the round ends
     "large-config": Kind(
         lambda r: with_records(r, {"note": ConfigRecord({"a": b" " * (DEFAULT_MAX_BYTES + 1)})}),
@@ -300,6 +297,9 @@ KINDS: dict[str, Kind] = {
     "metadata-nested": Kind(on_metadata({"payload": b"[" * 100_000}), None, MetadataCode.MALFORMED),
     # odd, but fine
     "weight-float": Kind(on_metrics({"num-examples": 2.5}), None),
+    "loss-nan": Kind(on_metrics({"train_loss": float("nan")}), None),
+    "loss-inf": Kind(on_metrics({"train_loss": float("inf")}), None),
+    "loss-list-inf": Kind(on_metrics({"losses": [1.0, float("-inf")]}), None),
     "extra-metric": Kind(on_metrics({"favourite": 7}), None),
     "extra-config": Kind(lambda r: with_records(r, {"note": ConfigRecord({"a": b"\x00"})}), None),
     "big-endian": Kind(on_values(lambda v: v.astype(v.dtype.newbyteorder(">"))), None),

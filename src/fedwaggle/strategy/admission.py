@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -80,6 +81,9 @@ class Limits:
         count where there is a contract: it has the contract's limit.
     required_metrics : frozenset[str]
         Metrics that the strategy cannot do without in a reply to training: numbers of at least 0.
+    reads_all_metrics : bool
+        Whether a user's own step may read any metric. One that is not finite then costs the
+        client its reply; otherwise it is dropped, and the rest of the reply is used.
     """
 
     max_num_examples: float
@@ -87,6 +91,7 @@ class Limits:
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_record_bytes: int = DEFAULT_MAX_BYTES
     required_metrics: frozenset[str] = frozenset()
+    reads_all_metrics: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Admitted(Generic[M_co]):
     arrays : dict[str, ndarray]
         Its arrays, in the shapes and dtypes of the model; views of the message's data.
     message : Message
-        The reply itself.
+        The reply itself, without the metrics that were dropped.
     """
 
     update: ClientUpdate[M_co | None]
@@ -117,11 +122,14 @@ class AdmittedEvaluation:
     client : str
         The client's name.
     message : Message
-        The reply itself.
+        The reply itself, without the metrics that were dropped.
+    dropped_metrics : tuple[str, ...]
+        Names of the metrics that were dropped, as they were not finite.
     """
 
     client: str
     message: Message
+    dropped_metrics: tuple[str, ...] = ()
 
 
 def admit(
@@ -163,7 +171,8 @@ def admit(
     try:
         content = _content(arrival)
         _check_size(content, limits, contract)
-        metrics, num_examples = _metrics(content, limits)
+        metrics, dropped = _metrics(content, limits)
+        num_examples = _weight(metrics, limits)
         _check_required(metrics, limits)
         arrays = _arrays(content, template)
         read = _metadata(content, contract, limits)
@@ -182,8 +191,9 @@ def admit(
         num_examples=num_examples,
         seconds=arrival.seconds,
         bytes=num_bytes,
+        dropped_metrics=dropped,
     )
-    return Admitted(update, arrays, arrival.message)
+    return Admitted(update, arrays, _with_metrics(arrival.message, metrics, dropped))
 
 
 def admit_evaluation(
@@ -208,10 +218,12 @@ def admit_evaluation(
     try:
         content = _content(arrival)
         _check_size(content, limits, None)
-        _metrics(content, limits)
+        metrics, dropped = _metrics(content, limits)
+        _weight(metrics, limits)
     except Exception as error:  # noqa: BLE001  # see _quarantined
         return _quarantined(arrival, client, error)
-    return AdmittedEvaluation(client, arrival.message)
+    message = _with_metrics(arrival.message, metrics, dropped)
+    return AdmittedEvaluation(client, message, dropped)
 
 
 def _quarantined(arrival: Arrival, client: str, error: Exception) -> Quarantined:
@@ -285,19 +297,36 @@ def _bytes_of(value: object) -> int:
     return _NUMBER_BYTES * len(value)
 
 
-def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], float]:
-    """Return the metrics and the weight of a reply."""
+def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the metrics of a reply, and the names of those that are dropped."""
     records = _of_kind(content, MetricRecord)
     if len(records) != 1:
         code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
         raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
     _check_amount(records[0])
     metrics = dict(records[0])
-    for key, value in metrics.items():
-        if key != limits.weighted_by_key and not _is_finite(value):
-            name = printable(key, 80)
+    dropped = tuple(key for key, value in metrics.items() if not _is_finite(value))
+    for key in dropped:
+        if key == limits.weighted_by_key:
+            continue  # it has a code of its own
+        if limits.reads_all_metrics or key in limits.required_metrics:
+            name, value = printable(key, 80), metrics[key]
             raise Refused(Code.BAD_METRIC, f"metric {name!r}: expected finite, got {shown(value)}")
-    return metrics, _weight(metrics, limits)
+        del metrics[key]
+    return metrics, dropped
+
+
+def _with_metrics(message: Message, metrics: Mapping[str, Any], dropped: Sequence[str]) -> Message:
+    """Return a reply with the metrics that are left of it."""
+    if not dropped:
+        return message
+    records: dict[str, Any] = {
+        name: MetricRecord(dict(metrics)) if isinstance(record, MetricRecord) else record
+        for name, record in message.content.items()
+    }
+    reply = copy(message)
+    reply.content = RecordDict(records)
+    return reply
 
 
 def _check_amount(record: MetricRecord) -> None:
@@ -329,7 +358,7 @@ def _check_required(metrics: Mapping[str, Any], limits: Limits) -> None:
 
 def _weight(metrics: Mapping[str, Any], limits: Limits) -> float:
     key = limits.weighted_by_key
-    weight = metrics.get(key)
+    weight: Any = metrics.get(key)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not _is_finite(weight) or weight <= 0:
         got = shown(weight) if key in metrics else "nothing"
@@ -341,7 +370,7 @@ def _weight(metrics: Mapping[str, Any], limits: Limits) -> float:
             f"metric {key!r}: expected at most max-num-examples = {limits.max_num_examples}, "
             f"got {shown(weight)}",
         )
-    return weight
+    return cast("float", weight)
 
 
 def _is_finite(value: float | list[int] | list[float]) -> bool:

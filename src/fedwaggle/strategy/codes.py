@@ -76,7 +76,7 @@ EXPLANATIONS = MappingProxyType(
         Code.FALSE_DECLARATION: "an array declares another shape or dtype than it has",
         Code.BAD_WEIGHT: "the number of examples is not a finite number above 0",
         Code.EXCESSIVE_WEIGHT: "the number of examples is above max-num-examples",
-        Code.BAD_METRIC: "a metric is no finite number, is needed and missing, or is one too many",
+        Code.BAD_METRIC: "a metric that is needed is missing or not finite, or there are too many",
         Code.BAD_METADATA: "the metadata was refused, and on-bad-metadata is drop-reply",
     }
 )

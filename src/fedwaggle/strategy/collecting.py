@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -44,6 +44,13 @@ MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 
 _TRAIN_METRICS = "train_metrics_aggr_fn"
 _NO_ARRAYS = (MetricRecord, ConfigRecord)
+
+
+class _Sent(NamedTuple):
+    """What a client sent, and whether none of its metrics was dropped."""
+
+    content: RecordDict
+    is_whole: bool
 
 
 class Collector(Protocol):
@@ -120,7 +127,7 @@ class _Folding:
         # A function of the user's may read all records but the arrays, Flower's own the metrics.
         average = getattr(owner_of(strategy, _TRAIN_METRICS), _TRAIN_METRICS, None)
         self._kept = (MetricRecord,) if average is aggregate_metricrecords else _NO_ARRAYS
-        self._contents: dict[str, RecordDict] = {}
+        self._contents: dict[str, _Sent] = {}
         self._like: Message | None = None
 
     def add(self, admitted: Admitted[Any]) -> None:
@@ -128,7 +135,7 @@ class _Folding:
         self._fold.add(update.client, admitted.arrays, update.num_examples)
         records = _readable(admitted).content.items()
         kept: dict[str, Any] = {name: r for name, r in records if isinstance(r, self._kept)}
-        self._contents[update.client] = RecordDict(kept)
+        self._contents[update.client] = _Sent(RecordDict(kept), not update.dropped_metrics)
         if self._like is None:
             self._like = _hollow(admitted.message)
 
@@ -191,7 +198,7 @@ class _Keeping:
         replies = _alike([one.message for one in admitted])
         for reply in replies:
             reply.content["arrays"] = self._to_step(cast("ArrayRecord", reply.content["arrays"]))
-        contents = [one.message.content for one in admitted]
+        contents = [_Sent(one.message.content, not one.update.dropped_metrics) for one in admitted]
         with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         if arrays is None:
@@ -226,7 +233,7 @@ def aggregate_evaluations(
     if not evaluations:
         return {}
     in_order = sorted(evaluations, key=lambda one: client_order(one.client))
-    contents = [one.message.content for one in in_order]
+    contents = [_Sent(one.message.content, not one.dropped_metrics) for one in in_order]
     with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
         metrics = strategy.aggregate_evaluate(server_round, _alike([e.message for e in in_order]))
     return dict(metrics or {})
@@ -276,21 +283,22 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401  # whatever the user's code ret
 
 
 @contextmanager
-def _metrics_of(
-    strategy: Strategy, attribute: str, contents: Sequence[RecordDict]
-) -> Iterator[None]:
+def _metrics_of(strategy: Strategy, attribute: str, contents: Sequence[_Sent]) -> Iterator[None]:
     """Let the strategy average the metrics of all clients, whatever replies it is given.
 
     Flower's own average wants the same keys from every client; ours takes the keys that there
-    are. A function that the user has set is called with everything that the clients sent.
+    are. A function that the user has set is called with everything that the clients sent, but
+    for those of whose metrics one was dropped: it may be the one that the function reads.
     """
     owner = owner_of(strategy, attribute)
     chosen: MetricsFn | None = getattr(owner, attribute, None)
     if chosen is None:
         yield
         return
-    average = _average if chosen is aggregate_metricrecords else chosen
-    setattr(owner, attribute, lambda _, key: average(list(contents), key))
+    is_flowers = chosen is aggregate_metricrecords
+    average = _average if is_flowers else chosen
+    read = [sent.content for sent in contents if is_flowers or sent.is_whole]
+    setattr(owner, attribute, lambda _, key: average(read, key) if read else MetricRecord())
     try:
         yield
     finally:

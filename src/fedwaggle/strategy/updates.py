@@ -54,13 +54,15 @@ class ClientUpdate(Generic[M_co]):
     metadata_error : MetadataError | None
         Why there is none, where it was refused.
     metrics : Mapping[str, float | int | list]
-        The reply's MetricRecord.
+        The reply's MetricRecord, without what is not finite.
     num_examples : float
         The weight of this update in the mean: an int where the client sent one.
     seconds : float
         From the push of the message to this reply, on the server's clock.
     bytes : int
         Array data and metadata payload together.
+    dropped_metrics : tuple[str, ...]
+        Names of the metrics that were dropped, as they were not finite.
     """
 
     client: str
@@ -72,6 +74,7 @@ class ClientUpdate(Generic[M_co]):
     num_examples: float
     seconds: float
     bytes: int
+    dropped_metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,10 @@ from fedwaggle.strategy.collecting import (
 )
 from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
+from fedwaggle.strategy.forms import is_overridden
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
+from fedwaggle.strategy.metrics import warn_of_dropped
 from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.policies import Policy
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
@@ -346,6 +348,7 @@ class Waggle(Strategy, Generic[M]):
                 else:
                     updates.append(reply)
             updates.sort(key=lambda update: client_order(update.client))
+            warn_of_dropped("train", server_round, {u.client: u.dropped_metrics for u in updates})
             arrays, metrics = self._aggregate(server_round, updates, collector)
         answered = {u.client for u in updates} | {q.client for q in quarantined}
         return Training(
@@ -408,7 +411,7 @@ class Waggle(Strategy, Generic[M]):
             client=client,
             server_round=server_round,
             template=collector.template,
-            limits=self._limits,
+            limits=self._limits("train"),
             contract=self.contract,
         )
         if isinstance(reply, Admitted):
@@ -470,12 +473,14 @@ class Waggle(Strategy, Generic[M]):
         admitted: list[AdmittedEvaluation] = []
         quarantined: list[Quarantined] = []
         for client, arrival in self._ask(roster, cohort, plan, admitted):
-            reply = admit_evaluation(arrival, client=client, limits=self._limits)
+            reply = admit_evaluation(arrival, client=client, limits=self._limits("evaluate"))
             if isinstance(reply, Quarantined):
                 self.journal.quarantined(server_round, reply, "evaluate")
                 quarantined.append(reply)
             else:
                 admitted.append(reply)
+        dropped = {reply.client: reply.dropped_metrics for reply in admitted}
+        warn_of_dropped("evaluate", server_round, dropped)
         metrics = aggregate_evaluations(self, server_round, admitted)
         return Evaluation(quarantined=quarantined, metrics=metrics)
 
@@ -547,14 +552,14 @@ class Waggle(Strategy, Generic[M]):
             "clients in the record, then go on from here with resume = latest"
         )
 
-    @property
-    def _limits(self) -> Limits:
+    def _limits(self, phase: Phase) -> Limits:
         return Limits(
             max_num_examples=self.rules.max_num_examples,
             weighted_by_key=setting_of(self, "weighted_by_key", "num-examples"),
             on_bad_metadata=self.rules.on_bad_metadata,
             max_record_bytes=self.max_metadata_bytes,
-            required_metrics=required_metrics(self),
+            required_metrics=required_metrics(self) if phase == "train" else frozenset(),
+            reads_all_metrics=is_overridden(self, f"aggregate_{phase}"),
         )
 
     @property
