@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -98,6 +99,45 @@ def test_whole_numbers_stay_whole_rounded_half_to_even():
     assert mean.arrays["w"].tolist() == [2, 4]
 
 
+def test_complex_numbers_have_a_complex_mean():
+    """(1 * (1 + 2j) + 3 * (5 - 2j)) / 4 = 4 - 1j."""
+    replies = {
+        "0": (one(1 + 2j, dtype="complex64"), 1),
+        "1": (one(5 - 2j, dtype="complex64"), 3),
+    }
+    mean = mean_of(replies, ["0", "1"]).arrays["w"]
+    assert (mean.dtype, mean.tolist()) == (np.complex64, [4 - 1j])
+
+
+@pytest.mark.parametrize("first", [0, 2**60, -(2**60), 2**62 + 1])
+def test_whole_numbers_of_64_bits_keep_every_digit(first):
+    """float64 counts to 2**53, and ids, hashes and clocks in nanoseconds do not end there."""
+    ids = [first + 1, first + 7]
+    replies = {str(k): (one(*(i + k for i in ids), dtype="int64"), 1) for k in (0, 2, 4)}
+    mean = mean_of(replies, list(replies)).arrays["w"]
+    assert mean.tolist() == [first + 3, first + 9]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(["int64", "uint64"]))
+def test_the_mean_of_whole_numbers_is_that_of_pythons(data, dtype):
+    """Within the 53 bits that a difference has, and half a step; rounded half to even."""
+    limits = np.iinfo(dtype)
+    numbers = data.draw(st.lists(st.integers(limits.min, limits.max), min_size=1, max_size=5))
+    weights = [data.draw(st.integers(1, 1000)) for _ in numbers]
+    replies = {
+        str(k): ({"w": np.array([number], dtype)}, weight)
+        for k, (number, weight) in enumerate(zip(numbers, weights, strict=True))
+    }
+    exact = Fraction(sum(n * w for n, w in zip(numbers, weights, strict=True)), sum(weights))
+    found = int(mean_of(replies, list(replies)).arrays["w"][0])
+    spread = max(numbers) - min(numbers)
+    if spread < 2**40:
+        assert found == round(exact)
+    assert abs(found - exact) <= 0.5 + spread * 1e-14
+    assert min(numbers) - spread * 1e-14 <= found <= max(numbers) + spread * 1e-14
+
+
 def test_a_mask_takes_the_side_of_the_majority():
     replies = {
         "0": (one(True, True, False, dtype="bool"), 1),
@@ -140,14 +180,13 @@ def test_a_client_counts_once_and_strangers_never(again):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32"]
+    "dtype", ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32", "complex64"]
 )
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_mean_of_equal_replies_is_that_reply(dtype, data):
-    elements = {"allow_nan": False, "allow_infinity": False} if "float" in dtype else {}
-    if dtype in ("int64", "uint64"):  # float64 counts to 2**53
-        elements = {"min_value": 0, "max_value": 2**40}
+    is_real = dtype.startswith(("float", "complex"))
+    elements = {"allow_nan": False, "allow_infinity": False} if is_real else {}
     array = data.draw(hnp.arrays(dtype, (3,), elements=hnp.from_dtype(np.dtype(dtype), **elements)))
     weights = data.draw(st.lists(st.integers(1, 10_000), min_size=1, max_size=4))
     replies = {str(k): ({"w": array}, weight) for k, weight in enumerate(weights)}

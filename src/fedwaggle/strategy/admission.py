@@ -7,23 +7,21 @@ would otherwise end the run or become the model. Nothing that a client can send 
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from numpy.typing import NDArray
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, unpack
 from fedwaggle.refusals import shown
-from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import UNREADABLE, Arrival
+from fedwaggle.strategy.finite import first_non_finite
+from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.npy import Arrays, Template, decode
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.text import printable
@@ -43,8 +41,6 @@ M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
 R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
 
-_CHUNK_ELEMENTS = 1 << 20
-_BLAS_BYTES = 4  # it has no routines for half precision
 _SHOWN = 120  # characters of a client's own words, in most reasons
 # Metrics are recorded, averaged and plotted, so what a client may send of them has its limits.
 _MOST_METRICS = 1_000
@@ -103,7 +99,8 @@ class Admitted(Generic[M_co]):
     update : ClientUpdate[M | None]
         What the client said.
     arrays : dict[str, ndarray]
-        Its arrays, in the shapes and dtypes of the model; views of the message's data.
+        Its arrays that have a mean, in the shapes and dtypes of the model; views of the
+        message's data, but for those in which 0 stands for what is kept of the model.
     message : Message
         The reply itself, without the metrics that were dropped.
     """
@@ -140,6 +137,7 @@ def admit(
     template: Template,
     limits: Limits,
     contract: Contract[M] | None,
+    kept: Kept | None = None,
 ) -> Admitted[M] | Quarantined:
     """Check one reply to a training message.
 
@@ -157,6 +155,8 @@ def admit(
         What the run allows.
     contract : Contract | None
         What the metadata must be; None where none is expected.
+    kept : Kept | None (default: None)
+        What is not finite in the global model, and may come back as it is.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def admit(
         metrics, dropped = _metrics(content, limits)
         num_examples = _weight(metrics, limits)
         _check_required(metrics, limits)
-        arrays = _arrays(content, template)
+        arrays = _arrays(content, template, kept)
         read = _metadata(content, contract, limits)
         num_bytes = _num_bytes(content)
     except ConfigError:
@@ -379,15 +379,18 @@ def _is_finite(value: float | list[int] | list[float]) -> bool:
     return all(abs(number) <= sys.float_info.max for number in numbers)
 
 
-def _arrays(content: RecordDict, template: Template) -> Arrays:
-    """Return the arrays of a reply, if they are the model's and finite."""
+def _arrays(content: RecordDict, template: Template, kept: Kept | None) -> Arrays:
+    """Return the arrays of a reply that have a mean, if they are the model's and finite."""
     records = _of_kind(content, ArrayRecord)
     if len(records) != 1:
         code = Code.TWO_ARRAY_RECORDS if len(records) else Code.NO_ARRAYS
         raise Refused(code, f"expected exactly one ArrayRecord, got {len(records)}")
     record = records[0]
     _check_keys(list(record), list(template.specs))
-    arrays = {key: decode(record[key], key, spec) for key, spec in template.specs.items()}
+    specs = template.averaged.specs
+    arrays = {key: decode(record[key], key, spec) for key, spec in specs.items()}
+    if kept is not None:
+        arrays = kept.from_reply(arrays)
     bad = first_non_finite(arrays)
     if bad is not None:
         raise Refused(Code.NOT_FINITE, f"{bad!r}: expected finite numbers, got NaN or an infinity")
@@ -407,30 +410,6 @@ def _named(keys: set[str]) -> str:
     first = sorted(keys)[:3]
     named = ", ".join(repr(printable(key, 60)) for key in first)
     return f"{named} and {len(keys) - len(first)} more" if len(keys) > len(first) else named
-
-
-def first_non_finite(arrays: Mapping[str, NDArray[Any]]) -> str | None:
-    """Return the key of the first array with NaN or an infinity, or None."""
-    flat = {key: array.reshape(-1) for key, array in arrays.items() if array.dtype.kind == "f"}
-    sizes = [(key, array.size) for key, array in flat.items()]
-
-    def bad_keys(chunks: Sequence[Chunk[str]]) -> set[str]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return {key for key, start, stop in chunks if not _all_finite(flat[key][start:stop])}
-
-    shares = on_threads(bad_keys, chunks_of(sizes, _CHUNK_ELEMENTS))
-    bad = set().union(*shares)
-    return next((key for key in arrays if key in bad), None)
-
-
-def _all_finite(values: NDArray[Any]) -> bool:
-    """Whether there is neither NaN nor an infinity in a flat array of floats."""
-    # BLAS needs one pass where the extremes need two, and passes NaN and infinities on. A square
-    # that is too large for the type is one, too: only then a closer look is needed.
-    if values.dtype.itemsize >= _BLAS_BYTES and math.isfinite(np.dot(values, values)):
-        return True
-    extremes = np.maximum.reduce(values), np.minimum.reduce(values)
-    return all(map(math.isfinite, extremes))
 
 
 def _metadata(

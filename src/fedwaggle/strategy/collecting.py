@@ -28,14 +28,17 @@ from fedwaggle.strategy.aggregation import (
     Fold,
     Mean,
     average_metrics,
+    layers_of,
     mean_message,
     restore,
     stepped_keys,
     takes_mean,
 )
+from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.settings import owner_of, setting_of
+from fedwaggle.strategy.whole import is_wide
 
 __all__ = ["Collector", "aggregate_evaluations", "as_metrics", "collector_for"]
 
@@ -43,6 +46,7 @@ Step = tuple[ArrayRecord | None, Mapping[str, Any] | None]
 MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 
 _TRAIN_METRICS = "train_metrics_aggr_fn"
+_HELD_MODEL = "current_arrays"  # in FedOpt, FedAvgM, QFedAvg and the privacy strategies
 _NO_ARRAYS = (MetricRecord, ConfigRecord)
 
 
@@ -57,6 +61,7 @@ class Collector(Protocol):
     """Takes a round's updates as they are admitted."""
 
     template: Template
+    kept: Kept
 
     def add(self, admitted: Admitted[Any]) -> None:
         """Take an update."""
@@ -101,10 +106,12 @@ def collector_for(
         Where those past it wait; None is the system's folder for temporary files.
     """
     stepped = stepped_keys(strategy, template, trainable)
+    trained = template.trainable if trainable is None else template.trainable & trainable
+    kept = Kept(arrays, template, trained)
     if not takes_mean(strategy):
-        return _Keeping(strategy, template, current=arrays, stepped=stepped)
-    fold = Fold(names, template, buffer_bytes=fold_buffer, spill_dir=spill_dir)
-    return _Folding(strategy, template, fold, current=arrays, stepped=stepped)
+        return _Keeping(strategy, template, kept, current=arrays, stepped=stepped)
+    fold = Fold(names, template.averaged, buffer_bytes=fold_buffer, spill_dir=spill_dir)
+    return _Folding(strategy, template, kept, fold, current=arrays, stepped=stepped)
 
 
 class _Folding:
@@ -114,12 +121,14 @@ class _Folding:
         self,
         strategy: Strategy,
         template: Template,
+        kept: Kept,
         fold: Fold,
         *,
         current: ArrayRecord,
         stepped: frozenset[str],
     ) -> None:
         self.template = template
+        self.kept = kept
         self._strategy = strategy
         self._fold = fold
         self._current = current
@@ -149,7 +158,7 @@ class _Folding:
         reply = mean_message(
             mean,
             self._like,
-            current=self._current,
+            current=_blanked(self._strategy, self._current, self.kept),
             stepped=self._stepped,
             weighted_by_key=setting_of(self._strategy, "weighted_by_key", "num-examples"),
         )
@@ -161,7 +170,8 @@ class _Folding:
             arrays, metrics = self._strategy.aggregate_train(server_round, [reply])
         if arrays is None:
             return None, metrics
-        return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
+        new = restore(arrays, self.template, mean=mean, stepped=self._stepped)
+        return self.kept.put_back(new), metrics
 
     def close(self) -> None:
         self._fold.close()
@@ -174,11 +184,13 @@ class _Keeping:
         self,
         strategy: Strategy,
         template: Template,
+        kept: Kept,
         *,
         current: ArrayRecord,
         stepped: frozenset[str],
     ) -> None:
         self.template = template
+        self.kept = kept
         self._strategy = strategy
         self._current = current
         self._stepped = stepped
@@ -196,34 +208,55 @@ class _Keeping:
             return None, None
         mean = self._mean_of_unstepped(admitted)
         replies = _alike([one.message for one in admitted])
+        current = _blanked(self._strategy, self._current, self.kept)
         for reply in replies:
-            reply.content["arrays"] = self._to_step(cast("ArrayRecord", reply.content["arrays"]))
+            sent = self.kept.blank_record(cast("ArrayRecord", reply.content["arrays"]))
+            reply.content["arrays"] = self._to_step(sent, current)
         contents = [_Sent(one.message.content, not one.update.dropped_metrics) for one in admitted]
         with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         if arrays is None:
             return None, metrics
-        return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
+        new = restore(arrays, self.template, mean=mean, stepped=self._stepped)
+        return self.kept.put_back(new), metrics
 
     def close(self) -> None:
         self._admitted.clear()
 
     def _mean_of_unstepped(self, admitted: Sequence[Admitted[Any]]) -> Mean | None:
-        """Return the mean of the arrays that the strategy does not step."""
-        specs = self.template.specs
-        unstepped = Template({key: specs[key] for key in specs if key not in self._stepped})
-        with Fold([one.update.client for one in admitted], unstepped) as fold:
+        """Return the mean of the arrays that the strategy does not step, or not in all digits."""
+        folded = {
+            key: spec
+            for key, spec in self.template.averaged.specs.items()
+            if key not in self._stepped or is_wide(spec.dtype)
+        }
+        with Fold([one.update.client for one in admitted], Template(folded)) as fold:
             for one in admitted:
                 fold.add(one.update.client, one.arrays, one.update.num_examples)
             return fold.finish()
 
-    def _to_step(self, sent: ArrayRecord) -> ArrayRecord:
+    def _to_step(self, sent: ArrayRecord, current: ArrayRecord) -> ArrayRecord:
         """Return a client's arrays in the model's order, with those at rest as they were sent."""
         arrays: dict[str, Array] = {
-            key: (sent if key in self._stepped else self._current)[key]
-            for key in self.template.specs
+            key: (sent if key in self._stepped else current)[key] for key in self.template.specs
         }
         return ArrayRecord(arrays)
+
+
+def _blanked(strategy: Strategy, current: ArrayRecord, kept: Kept) -> ArrayRecord:
+    """Return the global model with 0 for what is not finite in it, and give it to the strategy.
+
+    Flower's strategies that look at a change hold the model that it is a change of.
+    """
+    if not kept.has_holes:
+        return current
+    for layer in layers_of(strategy):
+        held = vars(layer).get(_HELD_MODEL)
+        if isinstance(held, ArrayRecord):
+            setattr(layer, _HELD_MODEL, kept.blank_record(held))
+        elif isinstance(held, Mapping):
+            setattr(layer, _HELD_MODEL, kept.blank(held))
+    return kept.blank_record(current)
 
 
 def aggregate_evaluations(

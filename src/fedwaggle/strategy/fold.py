@@ -2,7 +2,8 @@
 
 Reply k (arrays w_k, n_k examples) is added to one float64 sum and dropped: memory follows the
 model, not the cohort. Sums of floats depend on their order, so the order is that of the client
-names, whoever answers first. Who is early waits, in memory up to a limit, then on disk.
+names, whoever answers first. Who is early waits, in memory up to a limit, then on disk. Complex
+numbers are summed as pairs of real ones, and whole numbers of 64 bits as in ``whole``.
 
 Reference: McMahan et al., arXiv:1602.05629, Algorithm 1 (the sum over k).
 """
@@ -22,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
-from fedwaggle.strategy.npy import Arrays, Template
+from fedwaggle.strategy.npy import Arrays, ArraySpec, Template, flat_reals, real_dtype
 from fedwaggle.strategy.spill import Spill
 from fedwaggle.strategy.summing import add_weighted
+from fedwaggle.strategy.whole import differences, is_wide, moved
 
 __all__ = ["DEFAULT_FOLD_BUFFER", "Fold", "Mean", "to_dtype"]
 
@@ -124,9 +126,8 @@ class Fold:
         self._weight: float = 0  # ints stay ints, and are summed exactly
         self._exponent = _LEAST_EXPONENT  # of the largest weight so far, at most 0
         # Flat float64. Unlike zeros, full takes its memory here, and not when replies wait for it.
-        self._sums = {
-            key: np.full(math.prod(spec.shape), 0.0) for key, spec in template.specs.items()
-        }
+        self._sums = {key: np.full(_num_reals(spec), 0.0) for key, spec in template.specs.items()}
+        self._bases: dict[str, NDArray[Any]] = {}  # of the wide whole numbers
         self._together = min(_MOST_TOGETHER, max(1, _TOGETHER_BYTES // max(1, template.num_bytes)))
 
     def add(self, client: str, arrays: Mapping[str, NDArray[Any]], weight: float) -> None:
@@ -238,7 +239,7 @@ class Fold:
     def _divided_sums(self) -> Arrays:
         """Return the sums over the weight, in the shapes and dtypes of the model."""
         weight = self._weight * math.ldexp(_WEIGHT_UNIT, -self._exponent)
-        dtypes = {key: spec.dtype for key, spec in self._template.specs.items()}
+        dtypes = {key: real_dtype(spec.dtype) for key, spec in self._template.specs.items()}
         means = {key: np.empty(total.size, dtypes[key]) for key, total in self._sums.items()}
 
         def divide(chunks: Sequence[Chunk[str]]) -> None:
@@ -246,20 +247,34 @@ class Fold:
                 part = self._sums[key][start:stop]
                 with np.errstate(over="ignore"):
                     np.divide(part, weight, out=part)
+                if key in self._bases:
+                    means[key][start:stop] = moved(self._bases[key][start:stop], part)
+                    continue
                 # A mean lies between the values. Rounding alone can take it past the largest.
                 np.clip(part, *_range_of(dtypes[key]), out=part)
                 means[key][start:stop] = to_dtype(part, dtypes[key])
 
         sizes = [(key, total.size) for key, total in self._sums.items()]
         on_threads(divide, chunks_of(sizes, _CHUNK_ELEMENTS))
-        return {key: means[key].reshape(spec.shape) for key, spec in self._template.specs.items()}
+        return {
+            key: means[key].view(spec.dtype).reshape(spec.shape)
+            for key, spec in self._template.specs.items()
+        }
 
     def _flat_arrays(self, reply: _Reply) -> list[NDArray[Any]]:
         """Return a reply's arrays in one dimension each, from memory or from disk."""
         arrays = reply.arrays
         if isinstance(arrays, int):
             arrays = self._spill.read(arrays)
-        return [arrays[key].reshape(-1) for key in self._sums]
+        return [self._summable(key, flat_reals(arrays[key])) for key in self._sums]
+
+    def _summable(self, key: str, flat: NDArray[Any]) -> NDArray[Any]:
+        """Return what is summed of an array: for wide whole numbers, the way from the first's."""
+        if not is_wide(flat.dtype):
+            return flat
+        if key not in self._bases:
+            self._bases[key] = flat.copy()
+        return differences(flat, self._bases[key])
 
     def _make_room(self) -> None:
         """Move early replies to disk while they take too much memory, the last in order first."""
@@ -284,7 +299,7 @@ def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     values : ndarray
         Finite floats.
     dtype : np.dtype
-        A bool, integer or float dtype.
+        A bool, integer, float or complex dtype.
 
     Returns
     -------
@@ -298,11 +313,16 @@ def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """
     if values.dtype == dtype:
         return values
-    if dtype.kind == "f":
+    if dtype.kind in "fc":
         with np.errstate(over="ignore"):  # what is beyond the dtype becomes infinite, and shows
             return values.astype(dtype)
     rounded: NDArray[Any] = np.clip(np.rint(values), *_range_of(dtype))
     return rounded.astype(dtype)
+
+
+def _num_reals(spec: ArraySpec) -> int:
+    """Return how many real numbers an array has; a complex one is two."""
+    return math.prod(spec.shape) * (2 if spec.dtype.kind == "c" else 1)
 
 
 def _range_of(dtype: np.dtype[Any]) -> tuple[float, float]:

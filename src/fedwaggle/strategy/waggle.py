@@ -52,6 +52,7 @@ from fedwaggle.strategy.collecting import (
 from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.forms import is_overridden
+from fedwaggle.strategy.initial import check_initial
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
 from fedwaggle.strategy.metrics import warn_of_dropped
@@ -227,6 +228,8 @@ class Waggle(Strategy, Generic[M]):
 
         Raises
         ------
+        ConfigError
+            If no round could succeed with the initial arrays; nobody is sent a message then.
         NodesError
             If there are not enough nodes in time, or too many rounds in a row were skipped.
         """
@@ -236,6 +239,12 @@ class Waggle(Strategy, Generic[M]):
             train_config or ConfigRecord(),
             evaluate_config or ConfigRecord(),
             evaluate_fn or _no_evaluation,
+        )
+        check_initial(
+            initial_arrays,
+            trainable=self.trainable,
+            may_be_empty=False,
+            is_saved=self.run is not None,
         )
         roster = Roster(grid)
         if engine_name(grid) == SIMULATION:
@@ -413,6 +422,7 @@ class Waggle(Strategy, Generic[M]):
             template=collector.template,
             limits=self._limits("train"),
             contract=self.contract,
+            kept=collector.kept,
         )
         if isinstance(reply, Admitted):
             collector.add(reply)
