@@ -21,7 +21,9 @@ from fedwaggle.refusals import shown
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import UNREADABLE, Arrival
 from fedwaggle.strategy.finite import first_non_finite
+from fedwaggle.strategy.forms import Form, check_arrays, check_free, model_record
 from fedwaggle.strategy.kept import Kept
+from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Arrays, Template, decode
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.text import printable
@@ -80,6 +82,13 @@ class Limits:
     reads_all_metrics : bool
         Whether a user's own step may read any metric. One that is not finite then costs the
         client its reply; otherwise it is dropped, and the rest of the reply is used.
+    form : Form
+        Which arrays a reply to training holds. In one of the form "any" there may be any number
+        of MetricRecords, too, and without a weight it has the weight 1.
+    arrayrecord_key : str
+        Name of the record in which the clients are sent the model.
+    max_array_bytes : int
+        The largest size of the arrays of a reply that are not the model's.
     """
 
     max_num_examples: float
@@ -88,6 +97,9 @@ class Limits:
     max_record_bytes: int = DEFAULT_MAX_BYTES
     required_metrics: frozenset[str] = frozenset()
     reads_all_metrics: bool = False
+    form: Form = Form.MODEL
+    arrayrecord_key: str = "arrays"
+    max_array_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -174,7 +186,7 @@ def admit(
         metrics, dropped = _metrics(content, limits)
         num_examples = _weight(metrics, limits)
         _check_required(metrics, limits)
-        arrays = _arrays(content, template, kept)
+        arrays = _arrays(content, template, limits, kept)
         read = _metadata(content, contract, limits)
         num_bytes = _num_bytes(content)
     except ConfigError:
@@ -220,6 +232,9 @@ def admit_evaluation(
         _check_size(content, limits, None)
         metrics, dropped = _metrics(content, limits)
         _weight(metrics, limits)
+        if dropped and metrics.keys() <= {limits.weighted_by_key}:
+            reason = f"expected finite metrics, got none among {len(dropped)}"
+            raise Refused(Code.BAD_METRIC, reason)
     except Exception as error:  # noqa: BLE001  # see _quarantined
         return _quarantined(arrival, client, error)
     message = _with_metrics(arrival.message, metrics, dropped)
@@ -301,8 +316,10 @@ def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], tuple
     """Return the metrics of a reply, and the names of those that are dropped."""
     records = _of_kind(content, MetricRecord)
     if len(records) != 1:
-        code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
-        raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
+        if limits.form is not Form.ANY:
+            code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
+            raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
+        records = [MetricRecord({k: v for record in records for k, v in record.items()})]
     _check_amount(records[0])
     metrics = dict(records[0])
     dropped = tuple(key for key, value in metrics.items() if not _is_finite(value))
@@ -358,6 +375,8 @@ def _check_required(metrics: Mapping[str, Any], limits: Limits) -> None:
 
 def _weight(metrics: Mapping[str, Any], limits: Limits) -> float:
     key = limits.weighted_by_key
+    if key not in metrics and limits.form is Form.ANY:
+        return 1
     weight: Any = metrics.get(key)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not _is_finite(weight) or weight <= 0:
@@ -379,13 +398,18 @@ def _is_finite(value: float | list[int] | list[float]) -> bool:
     return all(abs(number) <= sys.float_info.max for number in numbers)
 
 
-def _arrays(content: RecordDict, template: Template, kept: Kept | None) -> Arrays:
+def _arrays(content: RecordDict, template: Template, limits: Limits, kept: Kept | None) -> Arrays:
     """Return the arrays of a reply that have a mean, if they are the model's and finite."""
-    records = _of_kind(content, ArrayRecord)
-    if len(records) != 1:
+    if not limits.form.is_fixed:
+        check_free(content, limits.form, limits.max_array_bytes)
+        return {}
+    records = records_of(content, ArrayRecord)
+    name = model_record(content, template, limits.arrayrecord_key)
+    if name is None or (len(records) > 1 and limits.form is Form.MODEL):
         code = Code.TWO_ARRAY_RECORDS if len(records) else Code.NO_ARRAYS
         raise Refused(code, f"expected exactly one ArrayRecord, got {len(records)}")
-    record = records[0]
+    record = records.pop(name)
+    check_arrays(records, limits.max_array_bytes)
     _check_keys(list(record), list(template.specs))
     specs = template.averaged.specs
     arrays = {key: decode(record[key], key, spec) for key, spec in specs.items()}

@@ -63,7 +63,7 @@ EXPLANATIONS = MappingProxyType(
         Code.TWO_ARRAY_RECORDS: "the reply has more than one ArrayRecord",
         Code.NO_METRICS: "the reply has no MetricRecord; exactly one is expected",
         Code.TWO_METRIC_RECORDS: "the reply has more than one MetricRecord",
-        Code.TOO_LARGE: "its ConfigRecords, metadata aside, are larger than max-metadata-bytes",
+        Code.TOO_LARGE: "its ConfigRecords (metadata aside) or its arrays are larger than allowed",
         Code.UNDECODABLE: "reading the reply failed in a way that no other code names",
         Code.MISSING_KEY: "an array of the model is not there",
         Code.UNKNOWN_KEY: "an array is there that the model does not have",

@@ -9,6 +9,7 @@ keys in each of them.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -34,6 +35,7 @@ from fedwaggle.strategy.aggregation import (
     stepped_keys,
     takes_mean,
 )
+from fedwaggle.strategy.forms import Form, model_record
 from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Template
@@ -85,6 +87,7 @@ def collector_for(
     trainable: frozenset[str] | None,
     fold_buffer: int,
     spill_dir: Path | None,
+    form: Form = Form.MODEL,
 ) -> Collector:
     """Return the collector that a strategy needs.
 
@@ -104,7 +107,11 @@ def collector_for(
         Bytes of early replies that may wait in memory.
     spill_dir : Path | None
         Where those past it wait; None is the system's folder for temporary files.
+    form : Form (default: Form.MODEL)
+        Which arrays the strategy reads.
     """
+    if not form.is_fixed:
+        return _Passing(strategy, arrays, form)
     stepped = stepped_keys(strategy, template, trainable)
     trained = template.trainable if trainable is None else template.trainable & trainable
     kept = Kept(arrays, template, trained)
@@ -207,11 +214,15 @@ class _Keeping:
         if not admitted:
             return None, None
         mean = self._mean_of_unstepped(admitted)
-        replies = _alike([one.message for one in admitted])
+        messages = [one.message for one in admitted]
+        key = setting_of(self._strategy, "arrayrecord_key", "arrays")
+        models = [model_record(message.content, self.template, key) for message in messages]
+        replies = _alike(messages, models)
         current = _blanked(self._strategy, self._current, self.kept)
+        name = _usual(models)
         for reply in replies:
-            sent = self.kept.blank_record(cast("ArrayRecord", reply.content["arrays"]))
-            reply.content["arrays"] = self._to_step(sent, current)
+            sent = self.kept.blank_record(cast("ArrayRecord", reply.content[name]))
+            reply.content[name] = self._to_step(sent, current)
         contents = [_Sent(one.message.content, not one.update.dropped_metrics) for one in admitted]
         with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
@@ -243,6 +254,44 @@ class _Keeping:
         return ArrayRecord(arrays)
 
 
+class _Passing:
+    """Passes every update on as it came, to a strategy whose model is no fixed set of arrays."""
+
+    def __init__(self, strategy: Strategy, current: ArrayRecord, form: Form) -> None:
+        self.template = Template({})
+        self.kept = Kept(ArrayRecord(), self.template)
+        self._strategy = strategy
+        self._current = current
+        self._form = form
+        self._admitted: dict[str, Admitted[Any]] = {}
+
+    def add(self, admitted: Admitted[Any]) -> None:
+        self._admitted[admitted.update.client] = admitted
+
+    def skip(self, client: str) -> None:
+        """Nothing waits for anybody here."""
+
+    def step(self, server_round: int) -> Step:
+        admitted = _by_client(self._admitted)
+        if not admitted:
+            return None, None
+        replies = [_readable(one) for one in admitted]
+        contents = [
+            _Sent(reply.content, not one.update.dropped_metrics)
+            for reply, one in zip(replies, admitted, strict=True)
+        ]
+        if self._form is not Form.ANY:  # Flower's own step wants the same of every client
+            models = [next(iter(records_of(reply.content, ArrayRecord))) for reply in replies]
+            replies = _alike(replies, models)
+        with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
+            arrays, metrics = self._strategy.aggregate_train(server_round, replies)
+        # A step without arrays is a step, too: it may count, say, and train nothing.
+        return self._current if arrays is None else arrays, metrics
+
+    def close(self) -> None:
+        self._admitted.clear()
+
+
 def _blanked(strategy: Strategy, current: ArrayRecord, kept: Kept) -> ArrayRecord:
     """Return the global model with 0 for what is not finite in it, and give it to the strategy.
 
@@ -267,8 +316,9 @@ def aggregate_evaluations(
         return {}
     in_order = sorted(evaluations, key=lambda one: client_order(one.client))
     contents = [_Sent(one.message.content, not one.dropped_metrics) for one in in_order]
+    replies = _alike([one.message for one in in_order])
     with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
-        metrics = strategy.aggregate_evaluate(server_round, _alike([e.message for e in in_order]))
+        metrics = strategy.aggregate_evaluate(server_round, replies)
     return dict(metrics or {})
 
 
@@ -354,28 +404,48 @@ def _without_flowers_count() -> Iterator[None]:
 
 
 def _average(contents: list[RecordDict], key: str) -> MetricRecord:
-    sent = [_metrics_in(content) for content in contents]
+    sent = [metrics for metrics in map(_metrics_in, contents) if key in metrics]
     return average_metrics([(dict(m), float(m[key])) for m in sent], weighted_by_key=key)  # type: ignore[arg-type]
 
 
 def _metrics_in(content: RecordDict) -> MetricRecord:
-    return next(iter(records_of(content, MetricRecord).values()))
+    return next(iter(records_of(content, MetricRecord).values()), MetricRecord())
 
 
-def _alike(messages: Sequence[Message]) -> list[Message]:
-    """Return replies with the same record names, and the metrics that all of them have."""
+def _alike(messages: Sequence[Message], models: Sequence[str | None] = ()) -> list[Message]:
+    """Return replies with the same record names, and the metrics that all of them have.
+
+    Each record's name is the one that most clients gave it, so that a strategy finds it.
+
+    Parameters
+    ----------
+    messages : Sequence[Message]
+        The replies; they stay as they are.
+    models : Sequence[str | None]
+        For each the name of the ArrayRecord that is the model; none for an evaluation.
+    """
     sent = [_metrics_in(message.content) for message in messages]
     common = [key for key in sent[0] if all(key in metrics for metrics in sent)]
+    names = [next(iter(records_of(m.content, MetricRecord)), None) for m in messages]
     alike = []
-    for message, metrics in zip(messages, sent, strict=True):
-        records: dict[str, Any] = dict(records_of(message.content, ConfigRecord))
-        for arrays in records_of(message.content, ArrayRecord).values():
-            records["arrays"] = arrays
-        records["metrics"] = MetricRecord({key: metrics[key] for key in common})
+    for message, metrics, own, model in zip(
+        messages, sent, names, models or [None] * len(messages), strict=True
+    ):
+        records: dict[str, Any] = dict(message.content.items())
+        arrays = None if model is None else records.pop(model)
+        records.pop(own or "", None)
+        if arrays is not None:
+            records[_usual(models)] = arrays
+        records[_usual(names)] = MetricRecord({key: metrics[key] for key in common})
         reply = copy(message)
         reply.content = RecordDict(records)
         alike.append(reply)
     return alike
+
+
+def _usual(names: Sequence[str | None]) -> str:
+    """Return the most common name; of several, the one that comes first."""
+    return Counter(name for name in names if name is not None).most_common(1)[0][0]
 
 
 def _readable(admitted: Admitted[Any]) -> Message:

@@ -8,13 +8,15 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from fedwaggle.errors import ConfigError
+from fedwaggle.strategy.forms import Form
 from fedwaggle.strategy.npy import Template, decode, real_dtype
+from fedwaggle.strategy.trees import ONLY_KEY
 
 __all__ = ["check_initial"]
 
 
 def check_initial(
-    arrays: ArrayRecord, *, trainable: Collection[str] | None, may_be_empty: bool, is_saved: bool
+    arrays: ArrayRecord, *, form: Form, trainable: Collection[str] | None, is_saved: bool
 ) -> None:
     """Refuse an initial model with which no round could succeed.
 
@@ -22,10 +24,10 @@ def check_initial(
     ----------
     arrays : ArrayRecord
         The initial model.
+    form : Form
+        Which arrays the strategy reads.
     trainable : Collection[str] | None
         Keys of the arrays that are trained; None is all that the template says.
-    may_be_empty : bool
-        Whether the strategy can make a model out of none.
     is_saved : bool
         Whether the model is written to disk, as PyTorch and safetensors write it.
 
@@ -38,20 +40,28 @@ def check_initial(
     --------
     >>> from flwr.app import Array
     >>> model = ArrayRecord({"w": Array(np.array([1.0, np.nan]))})
-    >>> check_initial(model, trainable=None, may_be_empty=False, is_saved=True)
+    >>> check_initial(model, form=Form.MODEL, trainable=None, is_saved=True)
     Traceback (most recent call last):
         ...
     fedwaggle.errors.ConfigError: initial arrays, 'w': expected numbers, got NaN, from which nothing can be trained; initialise it, or leave it out of trainable=
     """  # noqa: E501  # a line is a line
     template = Template.of(arrays)
-    if not arrays and not may_be_empty:
+    if form is Form.TREES and list(arrays) != [ONLY_KEY]:
+        raise ConfigError(
+            [
+                f"initial arrays: expected one array, under {ONLY_KEY!r}, got {len(arrays)}; pass "
+                'ArrayRecord([np.frombuffer(model, np.uint8)]), with b"" for no trees yet'
+            ]
+        )
+    if not arrays and form.is_fixed:
         raise ConfigError(
             [
                 "initial arrays: expected the model's, got none, so that no reply would fit it; "
                 "pass ArrayRecord(model.state_dict())"
             ]
         )
-    trained = template.trainable if trainable is None else template.trainable & set(trainable)
+    trained = template.trainable if form.is_fixed else frozenset()
+    trained = trained if trainable is None else trained & set(trainable)
     mistakes = []
     for key, spec in template.specs.items():
         if is_saved and real_dtype(spec.dtype).itemsize > np.dtype(np.float64).itemsize:

@@ -148,7 +148,7 @@ class Template:
         )
 
 
-def decode(array: Array, key: str, spec: ArraySpec) -> NDArray[Any]:
+def decode(array: Array, key: str, spec: ArraySpec | None = None) -> NDArray[Any]:
     """Return an array of a reply, if it is what the model has under its key.
 
     Parameters
@@ -157,8 +157,8 @@ def decode(array: Array, key: str, spec: ArraySpec) -> NDArray[Any]:
         What a client sent. Its data is ``bytes``, or any buffer that holds a ``.npy`` file.
     key : str
         Its key, for the reason of a refusal.
-    spec : ArraySpec
-        What the model has there.
+    spec : ArraySpec | None (default: None)
+        What the model has there; None takes any numbers.
 
     Returns
     -------

@@ -51,7 +51,7 @@ from fedwaggle.strategy.collecting import (
 )
 from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
-from fedwaggle.strategy.forms import is_overridden
+from fedwaggle.strategy.forms import Form, form_of, is_overridden
 from fedwaggle.strategy.initial import check_initial
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
@@ -64,6 +64,7 @@ from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.settings import setting_of
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.stepping import take_step
+from fedwaggle.strategy.trees import number_by_name
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
 __all__ = ["Waggle"]
@@ -102,6 +103,11 @@ class Waggle(Strategy, Generic[M]):
     trainable : Collection[str], optional
         Names of the arrays that a server optimizer may step; the others (buffers, such as
         BatchNorm's running means) are averaged. None: all but BatchNorm's buffers.
+    fixed_model : bool, optional
+        Whether each reply to training must hold exactly the model's arrays. None: yes, but for
+        FedXgbBagging and FedXgbCyclic, whose model grows. Set it to False for a strategy with an
+        ``aggregate_train`` of its own that reads other arrays than the model's, or none: it gets
+        each reply as it came, if its arrays are finite numbers of at most ``fold-buffer`` bytes.
     rules : RoundRules, optional
         How long a round waits, what it admits, when the run gives up.
     policies : Sequence[Policy] (default: none)
@@ -123,8 +129,8 @@ class Waggle(Strategy, Generic[M]):
     Raises
     ------
     ConfigError
-        If ``codec="pickle"`` comes without ``trust_pickle=True``, or ``metadata`` cannot be a
-        contract.
+        If ``codec="pickle"`` comes without ``trust_pickle=True``, ``metadata`` cannot be a
+        contract, or ``fixed_model`` does not fit the strategy.
     """
 
     def __init__(
@@ -135,6 +141,7 @@ class Waggle(Strategy, Generic[M]):
         run: Run | None = None,
         seed: int = 0,
         trainable: Collection[str] | None = None,
+        fixed_model: bool | None = None,
         rules: RoundRules | None = None,
         policies: Sequence[Policy[M]] = (),
         best_metric: str = "accuracy",
@@ -162,6 +169,8 @@ class Waggle(Strategy, Generic[M]):
         self.run = run
         self.seed = seed
         self.trainable = None if trainable is None else frozenset(trainable)
+        self.fixed_model = fixed_model
+        form_of(self, fixed_model=fixed_model)  # it refuses what does not fit
         self.rules = rules or RoundRules()
         self.policies = policies
         self.journal = Journal(run, best_metric, best_mode)
@@ -242,8 +251,8 @@ class Waggle(Strategy, Generic[M]):
         )
         check_initial(
             initial_arrays,
+            form=self._form,
             trainable=self.trainable,
-            may_be_empty=False,
             is_saved=self.run is not None,
         )
         roster = Roster(grid)
@@ -290,7 +299,7 @@ class Waggle(Strategy, Generic[M]):
             return None
         self._refuse_other_nodes(self.run, roster)
         snapshot = read_latest_snapshot(self.run.path)
-        if snapshot is not None:
+        if snapshot is not None and self._form.is_fixed:
             _refuse_another_model(self.run, snapshot, Template.of(initial_arrays))
         self.journal.run_resumed(
             server_round=snapshot.server_round if snapshot else -1,
@@ -347,6 +356,7 @@ class Waggle(Strategy, Generic[M]):
             trainable=self.trainable,
             fold_buffer=self.rules.fold_buffer,
             spill_dir=self.run.path if self.run else None,  # /tmp may be memory itself
+            form=self._form,
         )
         quarantined: list[Quarantined] = []
         with closing(collector):
@@ -358,7 +368,8 @@ class Waggle(Strategy, Generic[M]):
                     updates.append(reply)
             updates.sort(key=lambda update: client_order(update.client))
             warn_of_dropped("train", server_round, {u.client: u.dropped_metrics for u in updates})
-            arrays, metrics = self._aggregate(server_round, updates, collector)
+            fewest = self._fewest_updates(len(names))
+            arrays, metrics = self._aggregate(server_round, updates, collector, fewest)
         answered = {u.client for u in updates} | {q.client for q in quarantined}
         return Training(
             learning_rate=rate,
@@ -382,6 +393,7 @@ class Waggle(Strategy, Generic[M]):
         )
         configure = self.configure_train if phase == "train" else self.configure_evaluate
         config = plan.train_config if phase == "train" else plan.evaluate_config
+        number_by_name(self, drawn_from.get_node_ids())
         with seeded_sampling(derive_seed(self.seed, "sample", phase, server_round)):
             cohort = list(configure(server_round, state.arrays, config, drawn_from))
         key = setting_of(self, "configrecord_key", "config")
@@ -437,9 +449,10 @@ class Waggle(Strategy, Generic[M]):
         server_round: int,
         updates: Sequence[ClientUpdate[M | None]],
         collector: Collector,
+        fewest: int,
     ) -> tuple[ArrayRecord | None, dict[str, Any]]:
         """Let the subclass read the metadata, and Flower's strategy take its step."""
-        if len(updates) < self._fewest_updates:
+        if len(updates) < fewest:
             return None, {}
         logger.info("aggregate_train: %d updates admitted", len(updates))
         said = self.on_train_metadata(server_round, _with_metadata(updates))
@@ -460,12 +473,13 @@ class Waggle(Strategy, Generic[M]):
             rest_rounds=self.rules.cooldown_rounds,
         )
         if training.skipped:
+            asked = len(training.updates) + len(training.quarantined) + len(training.missing)
             logger.warning(
                 "round %d skipped: no step from %d usable updates (at least %d are needed); "
                 "the model stays",
                 server_round,
                 len(training.updates),
-                self._fewest_updates,
+                self._fewest_updates(asked),
             )
         return replace(
             state,
@@ -557,7 +571,7 @@ class Waggle(Strategy, Generic[M]):
 
     def _why_skipped(self, state: RunState) -> str:
         return (
-            f"{state.skipped} rounds in a row had fewer than {self._fewest_updates} usable "
+            f"{state.skipped} rounds in a row had fewer than {self._fewest_updates()} usable "
             "updates, or a step that was taken back; see the log, and the quarantined and missing "
             "clients in the record, then go on from here with resume = latest"
         )
@@ -570,11 +584,19 @@ class Waggle(Strategy, Generic[M]):
             max_record_bytes=self.max_metadata_bytes,
             required_metrics=required_metrics(self) if phase == "train" else frozenset(),
             reads_all_metrics=is_overridden(self, f"aggregate_{phase}"),
+            form=self._form if phase == "train" else Form.MODEL,
+            arrayrecord_key=setting_of(self, "arrayrecord_key", "arrays"),
+            max_array_bytes=self.rules.fold_buffer,
         )
 
     @property
-    def _fewest_updates(self) -> int:
-        return max(1, self._nodes("min_train_nodes"))
+    def _form(self) -> Form:
+        return form_of(self, fixed_model=self.fixed_model)
+
+    def _fewest_updates(self, asked: int | None = None) -> int:
+        """Return how many updates a step needs; a strategy may ask fewer clients than it awaits."""
+        fewest = max(1, self._nodes("min_train_nodes"))
+        return fewest if asked is None else min(fewest, max(1, asked))
 
     def _nodes(self, attribute: str) -> int:
         return setting_of(self, attribute, 0)
