@@ -57,6 +57,7 @@ def random_replies(clients: int, elements: int = 1000) -> dict[str, tuple[Arrays
                 "w": rng.standard_normal(elements).astype(np.float32),
                 "deep": rng.standard_normal((3, 2)),
                 "steps": np.array(rng.integers(0, 1000)),
+                "spectrum": (rng.standard_normal(2) * 1j).astype(np.complex64),
             },
             int(rng.integers(1, 5000)),
         )
@@ -134,8 +135,9 @@ def test_the_mean_of_whole_numbers_is_that_of_pythons(data, dtype):
     spread = max(numbers) - min(numbers)
     if spread < 2**40:
         assert found == round(exact)
-    assert abs(found - exact) <= 0.5 + spread * 1e-14
-    assert min(numbers) - spread * 1e-14 <= found <= max(numbers) + spread * 1e-14
+    slack = Fraction(spread, 10**14)  # exact: a float would round what it is compared with
+    assert abs(found - exact) <= Fraction(1, 2) + slack
+    assert min(numbers) - slack <= found <= max(numbers) + slack
 
 
 def test_a_mask_takes_the_side_of_the_majority():

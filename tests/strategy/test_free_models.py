@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import (
     Krum,
 )
 
-from fedwaggle.errors import ConfigError, RunError
+from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.runs import Request, Run, open_run
 from fedwaggle.runs.events import read_events
 from fedwaggle.strategy import RoundRules, Waggle
@@ -278,6 +278,15 @@ def test_a_step_may_read_other_arrays_than_the_models_and_bad_ones_are_quarantin
         "4": "wrong-dtype",
         "5": "wrong-format",
     }
+
+
+def test_a_step_that_gets_no_reply_is_advised_how_to_get_them(make_grid):
+    def train(msg, context):
+        return Message(RecordDict({"counts": ConfigRecord({"seen": 1})}), reply_to=msg)
+
+    strategy = Mine(fraction_evaluate=0.0)
+    with pytest.raises(NodesError, match="pass fixed_model=False"):
+        strategy.start(make_grid(train, 2), w(0.0), 1)
 
 
 @pytest.mark.parametrize("base", [FedAvg, Krum])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideFixedClipping,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -14,6 +15,7 @@ from flwr.serverapp.strategy import (
     FedMedian,
     FedYogi,
     Krum,
+    QFedAvg,
 )
 
 from fedwaggle.errors import ConfigError
@@ -221,6 +223,22 @@ def test_an_infinity_of_the_model_comes_back_and_stays_and_another_is_quarantine
     assert [e.skipped for e in events(run, "round-finished")] == [False] * 3
     bad = {(e.client, e.code) for e in events(run, "client-quarantined")}
     assert bad == {("3", "not-finite"), ("4", "not-finite")}
+
+
+@pytest.mark.parametrize("base", [QFedAvg, DifferentialPrivacyServerSideFixedClipping])
+def test_an_infinity_spoils_no_norm_that_a_strategy_takes_of_a_change(make_grid, base):
+    def train(msg, context):
+        sent = {key: array.numpy() for key, array in msg.content["arrays"].items()}
+        return reply(msg, arrays_of(**{**sent, "w": sent["w"] + np.float32(1)}), train_loss=0.5)
+
+    options = {"client_learning_rate": 0.1, "q": 0.0, "fraction_evaluate": 0.0}
+    if base is not QFedAvg:
+        options = {"noise_multiplier": 1e-9, "clipping_norm": 10.0, "num_sampled_clients": 2}
+        options |= {"strategy": FedAvg(fraction_evaluate=0.0)}
+    begin = arrays_of(w=np.zeros(2, np.float32), mask=np.array([0, -np.inf], np.float32))
+    arrays = with_waggle(base)(**options).start(make_grid(train, 2), begin, 1).arrays
+    np.testing.assert_allclose(arrays["w"].numpy(), [1.0, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(arrays["mask"].numpy(), [0.0, -np.inf], atol=1e-5)
 
 
 def moved_by_1(msg, context):

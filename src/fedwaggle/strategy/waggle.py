@@ -570,10 +570,13 @@ class Waggle(Strategy, Generic[M]):
             raise NodesError(f"max-skipped-rounds: {self._why_skipped(state)}")
 
     def _why_skipped(self, state: RunState) -> str:
+        advice = ""
+        if self._form is Form.MODEL_AND_MORE:  # a step of the user's own may need anything
+            advice = "; if its step reads other arrays than the model's, pass fixed_model=False"
         return (
             f"{state.skipped} rounds in a row had fewer than {self._fewest_updates()} usable "
             "updates, or a step that was taken back; see the log, and the quarantined and missing "
-            "clients in the record, then go on from here with resume = latest"
+            f"clients in the record, then go on from here with resume = latest{advice}"
         )
 
     def _limits(self, phase: Phase) -> Limits:
