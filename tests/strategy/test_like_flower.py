@@ -236,7 +236,9 @@ def test_an_infinity_spoils_no_norm_that_a_strategy_takes_of_a_change(make_grid,
         options = {"noise_multiplier": 1e-9, "clipping_norm": 10.0, "num_sampled_clients": 2}
         options |= {"strategy": FedAvg(fraction_evaluate=0.0)}
     begin = arrays_of(w=np.zeros(2, np.float32), mask=np.array([0, -np.inf], np.float32))
+    begin["m._extra_state"] = Array(np.array([0, NAN]))
     arrays = with_waggle(base)(**options).start(make_grid(train, 2), begin, 1).arrays
+    assert arrays["m._extra_state"].data == begin["m._extra_state"].data  # without noise
     np.testing.assert_allclose(arrays["w"].numpy(), [1.0, 1.0], rtol=1e-5)
     np.testing.assert_allclose(arrays["mask"].numpy(), [0.0, -np.inf], atol=1e-5)
 

@@ -55,7 +55,7 @@ class Kept:
         self, arrays: ArrayRecord, template: Template, trainable: Collection[str] = ()
     ) -> None:
         self._opaque: dict[str, Array] = {key: arrays[key] for key in template.opaque}
-        self._holes = _holes_of(arrays, template.averaged, trainable)
+        self._holes = _holes_of(arrays, template, trainable)
         # Where a reply held the same: what every client has replaced has a mean after all.
         self._held = {key: np.zeros_like(holes.where) for key, holes in self._holes.items()}
 
@@ -66,7 +66,7 @@ class Kept:
 
     def from_reply(self, arrays: Arrays) -> Arrays:
         """Return a reply's arrays with 0 where they hold what the model holds, and note where."""
-        for key in self._holes:
+        for key in self._holes.keys() & arrays.keys():
             self._held[key] |= self._same(key, arrays[key])
         return self.blank(arrays)
 

@@ -131,6 +131,12 @@ class Waggle(Strategy, Generic[M]):
     ConfigError
         If ``codec="pickle"`` comes without ``trust_pickle=True``, ``metadata`` cannot be a
         contract, or ``fixed_model`` does not fit the strategy.
+
+    Notes
+    -----
+    Some arrays have no mean, and stay as they are in the global model: infinities that the model
+    holds and that clients send back at their place (attention masks), NaN in what is not
+    ``trainable``, and torch's ``_extra_state``, which is not read from replies at all.
     """
 
     def __init__(
