@@ -33,6 +33,7 @@ __all__ = [
     "AdmittedEvaluation",
     "Code",
     "Limits",
+    "PartialContent",
     "Template",
     "admit",
     "admit_evaluation",
@@ -100,6 +101,10 @@ class Limits:
     form: Form = Form.MODEL
     arrayrecord_key: str = "arrays"
     max_array_bytes: int = 1 << 30
+
+
+class PartialContent(RecordDict):
+    """The content of a reply of which a metric was dropped."""
 
 
 @dataclass(frozen=True)
@@ -342,7 +347,7 @@ def _with_metrics(message: Message, metrics: Mapping[str, Any], dropped: Sequenc
         for name, record in message.content.items()
     }
     reply = copy(message)
-    reply.content = RecordDict(records)
+    reply.content = PartialContent(records)
     return reply
 
 

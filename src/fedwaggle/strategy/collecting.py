@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -24,7 +24,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from fedwaggle.errors import ConfigError
 from fedwaggle.identity import client_order
 from fedwaggle.refusals import shown
-from fedwaggle.strategy.admission import Admitted, AdmittedEvaluation
+from fedwaggle.strategy.admission import Admitted, AdmittedEvaluation, PartialContent
 from fedwaggle.strategy.aggregation import (
     Fold,
     Mean,
@@ -50,13 +50,6 @@ MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 _TRAIN_METRICS = "train_metrics_aggr_fn"
 _HELD_MODEL = "current_arrays"  # in FedOpt, FedAvgM, QFedAvg and the privacy strategies
 _NO_ARRAYS = (MetricRecord, ConfigRecord)
-
-
-class _Sent(NamedTuple):
-    """What a client sent, and whether none of its metrics was dropped."""
-
-    content: RecordDict
-    is_whole: bool
 
 
 class Collector(Protocol):
@@ -143,7 +136,7 @@ class _Folding:
         # A function of the user's may read all records but the arrays, Flower's own the metrics.
         average = getattr(owner_of(strategy, _TRAIN_METRICS), _TRAIN_METRICS, None)
         self._kept = (MetricRecord,) if average is aggregate_metricrecords else _NO_ARRAYS
-        self._contents: dict[str, _Sent] = {}
+        self._contents: dict[str, RecordDict] = {}
         self._like: Message | None = None
 
     def add(self, admitted: Admitted[Any]) -> None:
@@ -151,7 +144,7 @@ class _Folding:
         self._fold.add(update.client, admitted.arrays, update.num_examples)
         records = _readable(admitted).content.items()
         kept: dict[str, Any] = {name: r for name, r in records if isinstance(r, self._kept)}
-        self._contents[update.client] = _Sent(RecordDict(kept), not update.dropped_metrics)
+        self._contents[update.client] = type(admitted.message.content)(kept)
         if self._like is None:
             self._like = _hollow(admitted.message)
 
@@ -223,7 +216,7 @@ class _Keeping:
         for reply in replies:
             sent = self.kept.blank_record(cast("ArrayRecord", reply.content[name]))
             reply.content[name] = self._to_step(sent, current)
-        contents = [_Sent(one.message.content, not one.update.dropped_metrics) for one in admitted]
+        contents = [one.message.content for one in admitted]
         with _metrics_of(self._strategy, _TRAIN_METRICS, contents):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         if arrays is None:
@@ -276,10 +269,7 @@ class _Passing:
         if not admitted:
             return None, None
         replies = [_readable(one) for one in admitted]
-        contents = [
-            _Sent(reply.content, not one.update.dropped_metrics)
-            for reply, one in zip(replies, admitted, strict=True)
-        ]
+        contents = [reply.content for reply in replies]
         if self._form is not Form.ANY:  # Flower's own step wants the same of every client
             models = [next(iter(records_of(reply.content, ArrayRecord))) for reply in replies]
             replies = _alike(replies, models)
@@ -315,7 +305,7 @@ def aggregate_evaluations(
     if not evaluations:
         return {}
     in_order = sorted(evaluations, key=lambda one: client_order(one.client))
-    contents = [_Sent(one.message.content, not one.dropped_metrics) for one in in_order]
+    contents = [one.message.content for one in in_order]
     replies = _alike([one.message for one in in_order])
     with _metrics_of(strategy, "evaluate_metrics_aggr_fn", contents):
         metrics = strategy.aggregate_evaluate(server_round, replies)
@@ -366,26 +356,35 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401  # whatever the user's code ret
 
 
 @contextmanager
-def _metrics_of(strategy: Strategy, attribute: str, contents: Sequence[_Sent]) -> Iterator[None]:
+def _metrics_of(
+    strategy: Strategy, attribute: str, contents: Sequence[RecordDict]
+) -> Iterator[None]:
     """Let the strategy average the metrics of all clients, whatever replies it is given.
 
     Flower's own average wants the same keys from every client; ours takes the keys that there
-    are. A function that the user has set is called with everything that the clients sent, but
-    for those of whose metrics one was dropped: it may be the one that the function reads.
+    are. A function that the user has set is called with everything that the clients sent.
     """
     owner = owner_of(strategy, attribute)
     chosen: MetricsFn | None = getattr(owner, attribute, None)
     if chosen is None:
         yield
         return
-    is_flowers = chosen is aggregate_metricrecords
-    average = _average if is_flowers else chosen
-    read = [sent.content for sent in contents if is_flowers or sent.is_whole]
-    setattr(owner, attribute, lambda _, key: average(read, key) if read else MetricRecord())
+    average = _average if chosen is aggregate_metricrecords else _of_whole(chosen)
+    setattr(owner, attribute, lambda _, key: average(list(contents), key))
     try:
         yield
     finally:
         setattr(owner, attribute, chosen)
+
+
+def _of_whole(average: MetricsFn) -> MetricsFn:
+    """Let a user's function see only clients without a dropped metric: it may read that one."""
+
+    def average_whole(contents: list[RecordDict], key: str) -> MetricRecord:
+        whole = [content for content in contents if not isinstance(content, PartialContent)]
+        return average(whole, key) if whole else MetricRecord()
+
+    return average_whole
 
 
 @contextmanager
@@ -455,7 +454,7 @@ def _readable(admitted: Admitted[Any]) -> Message:
     records = dict(admitted.message.content.items())
     records.pop("metadata", None)
     reply = copy(admitted.message)
-    reply.content = RecordDict(records)
+    reply.content = type(reply.content)(records)
     return reply
 
 
