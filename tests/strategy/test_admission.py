@@ -125,7 +125,7 @@ def test_a_bad_reply_has_its_code_and_an_odd_one_is_fine(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["weight-zero", "weight-missing", "loss-nan", "no-metric-record", "two-metric-records"]
+    ["weight-zero", "weight-missing", "many-metrics", "no-metric-record", "two-metric-records"]
     + [name for name in KINDS if name.startswith("error-")],
 )
 def test_a_bad_evaluation_has_the_same_code(name):
@@ -169,10 +169,37 @@ def test_the_largest_allowed_weight_is_allowed():
     assert judge(on_metrics({"num-examples": 10_001})(honest())).code == Code.EXCESSIVE_WEIGHT
 
 
+@pytest.mark.parametrize("weight", [3, 3.0, 2.5, 5e-324, 1e4])
+def test_a_weight_is_any_finite_number_above_0_and_stays_of_its_type(weight):
+    update = judge(on_metrics({"num-examples": weight})(honest())).update
+    assert (update.num_examples, type(update.num_examples)) == (weight, type(weight))
+
+
 def test_a_whole_number_of_any_size_is_finite_or_not_and_never_raises():
     """On the wire ints have 64 bits; in one process they may have 400 digits."""
-    assert isinstance(judge(on_metrics({"steps": 2**64})(honest())), Admitted)
-    assert judge(on_metrics({"steps": 10**400})(honest())).code == Code.BAD_METRIC
+    assert judge(on_metrics({"steps": 2**64})(honest())).update.metrics["steps"] == 2**64
+    assert judge(on_metrics({"steps": 10**400})(honest())).update.dropped_metrics == ("steps",)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), [1.0, float("inf")]])
+def test_a_metric_that_is_not_finite_is_dropped_and_the_rest_of_the_reply_is_used(value):
+    reply = on_metrics({"f1": value})(honest())
+    admitted, evaluation = judge(reply), judge_evaluation(reply)
+    left = {"train_loss": 0.5, "losses": [1.0, 0.5], "num-examples": 3}
+    assert (admitted.update.metrics, admitted.update.dropped_metrics) == (left, ("f1",))
+    assert dict(admitted.message.content["metrics"]) == left
+    assert dict(evaluation.message.content["metrics"]) == left
+    assert evaluation.dropped_metrics == ("f1",)
+    assert "f1" in reply.content["metrics"]  # what came stays as it is
+
+
+@pytest.mark.parametrize(
+    "needs", [{"required_metrics": frozenset({"f1"})}, {"reads_all_metrics": True}]
+)
+def test_a_metric_that_is_not_finite_and_may_be_needed_costs_the_client_its_reply(needs):
+    bad = judge(on_metrics({"f1": float("nan")})(honest()), limits=Limits(10_000, **needs))
+    assert bad.code == Code.BAD_METRIC
+    assert bad.reason == "metric 'f1': expected finite, got float nan"
 
 
 @pytest.mark.parametrize(
@@ -266,8 +293,12 @@ def test_a_judged_reply_is_freed_without_the_garbage_collector():
 
 
 def test_what_is_admitted_cannot_trip_flower():
-    """FedAvg aggregates whatever is admitted, and raises on much of what is not."""
-    spoiled = [kind.spoil(honest()) for name, kind in KINDS.items() if name != "extra-metric"]
+    """FedAvg aggregates whatever is admitted, and raises on much of what is not.
+
+    Other metrics than those of the others are made alike only when all replies are in.
+    """
+    other_metrics = {"extra-metric", "loss-nan", "loss-inf", "loss-list-inf"}
+    spoiled = [kind.spoil(honest()) for name, kind in KINDS.items() if name not in other_metrics]
     good = [reply.message for reply in map(judge, spoiled) if isinstance(reply, Admitted)]
     arrays, metrics = FedAvg().aggregate_train(1, [honest(), *good])
     np.testing.assert_allclose(arrays["fc.weight"].numpy(), [[0, 1, 2], [3, 4, 5]], rtol=1e-6)

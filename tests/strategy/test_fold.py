@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def random_replies(clients: int, elements: int = 1000) -> dict[str, tuple[Arrays
                 "w": rng.standard_normal(elements).astype(np.float32),
                 "deep": rng.standard_normal((3, 2)),
                 "steps": np.array(rng.integers(0, 1000)),
+                "spectrum": (rng.standard_normal(2) * 1j).astype(np.complex64),
             },
             int(rng.integers(1, 5000)),
         )
@@ -73,12 +75,69 @@ def test_the_mean_weights_each_client_by_its_examples():
     assert (mean.weight, mean.clients) == (4, ("0", "1"))
 
 
+def test_weights_may_be_fractions():
+    """(0.5 * 1 + 1.5 * 5) / 2 = 4."""
+    mean = mean_of({"0": (one(1.0), 0.5), "1": (one(5.0), 1.5)}, ["0", "1"])
+    assert (mean.arrays["w"].tolist(), mean.weight) == ([4.0], 2.0)
+
+
+@pytest.mark.parametrize("small", [0.1, 1e-9, 1e-300, 5e-324])
+@pytest.mark.parametrize("together", [1, 8])
+def test_weights_however_small_weigh_as_they_say(monkeypatch, small, together):
+    """1 and 3 parts of next to nothing give 4; beside a whole example they are nothing."""
+    monkeypatch.setattr(fold_module, "_MOST_TOGETHER", together)
+    tiny = {"0": (one(1.0), small), "1": (one(5.0), 3 * small)}
+    np.testing.assert_allclose(mean_of(tiny, ["0", "1"]).arrays["w"], [4.0], rtol=1e-6)
+    huge = {**tiny, "2": (one(3e38), 10_000_000)}
+    np.testing.assert_allclose(mean_of(huge, list(huge)).arrays["w"], [3e38], rtol=1e-6)
+
+
 def test_whole_numbers_stay_whole_rounded_half_to_even():
     """(2 + 3) / 2 = 2.5 rounds to 2, and (3 + 4) / 2 = 3.5 rounds to 4."""
     replies = {"0": (one(2, 3, dtype="int64"), 1), "1": (one(3, 4, dtype="int64"), 1)}
     mean = mean_of(replies, ["0", "1"])
     assert mean.arrays["w"].dtype == np.int64
     assert mean.arrays["w"].tolist() == [2, 4]
+
+
+def test_complex_numbers_have_a_complex_mean():
+    """(1 * (1 + 2j) + 3 * (5 - 2j)) / 4 = 4 - 1j."""
+    replies = {
+        "0": (one(1 + 2j, dtype="complex64"), 1),
+        "1": (one(5 - 2j, dtype="complex64"), 3),
+    }
+    mean = mean_of(replies, ["0", "1"]).arrays["w"]
+    assert (mean.dtype, mean.tolist()) == (np.complex64, [4 - 1j])
+
+
+@pytest.mark.parametrize("first", [0, 2**60, -(2**60), 2**62 + 1])
+def test_whole_numbers_of_64_bits_keep_every_digit(first):
+    """float64 counts to 2**53, and ids, hashes and clocks in nanoseconds do not end there."""
+    ids = [first + 1, first + 7]
+    replies = {str(k): (one(*(i + k for i in ids), dtype="int64"), 1) for k in (0, 2, 4)}
+    mean = mean_of(replies, list(replies)).arrays["w"]
+    assert mean.tolist() == [first + 3, first + 9]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(["int64", "uint64"]))
+def test_the_mean_of_whole_numbers_is_that_of_pythons(data, dtype):
+    """Within the 53 bits that a difference has, and half a step; rounded half to even."""
+    limits = np.iinfo(dtype)
+    numbers = data.draw(st.lists(st.integers(limits.min, limits.max), min_size=1, max_size=5))
+    weights = [data.draw(st.integers(1, 1000)) for _ in numbers]
+    replies = {
+        str(k): ({"w": np.array([number], dtype)}, weight)
+        for k, (number, weight) in enumerate(zip(numbers, weights, strict=True))
+    }
+    exact = Fraction(sum(n * w for n, w in zip(numbers, weights, strict=True)), sum(weights))
+    found = int(mean_of(replies, list(replies)).arrays["w"][0])
+    spread = max(numbers) - min(numbers)
+    if spread < 2**40:
+        assert found == round(exact)
+    slack = Fraction(spread, 10**14)  # exact: a float would round what it is compared with
+    assert abs(found - exact) <= Fraction(1, 2) + slack
+    assert min(numbers) - slack <= found <= max(numbers) + slack
 
 
 def test_a_mask_takes_the_side_of_the_majority():
@@ -123,14 +182,13 @@ def test_a_client_counts_once_and_strangers_never(again):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32"]
+    "dtype", ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32", "complex64"]
 )
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_mean_of_equal_replies_is_that_reply(dtype, data):
-    elements = {"allow_nan": False, "allow_infinity": False} if "float" in dtype else {}
-    if dtype in ("int64", "uint64"):  # float64 counts to 2**53
-        elements = {"min_value": 0, "max_value": 2**40}
+    is_real = dtype.startswith(("float", "complex"))
+    elements = {"allow_nan": False, "allow_infinity": False} if is_real else {}
     array = data.draw(hnp.arrays(dtype, (3,), elements=hnp.from_dtype(np.dtype(dtype), **elements)))
     weights = data.draw(st.lists(st.integers(1, 10_000), min_size=1, max_size=4))
     replies = {str(k): ({"w": array}, weight) for k, weight in enumerate(weights)}

@@ -87,14 +87,13 @@ def test_a_refusal_says_which_array_what_was_expected_and_what_came():
 
 def test_a_model_of_what_has_no_mean_is_refused_with_every_mistake():
     names = Array(np.array(["a", "b"]))
-    model = ArrayRecord(
-        {"ok": Array(np.zeros(1)), "names": names, "phase": Array(np.zeros(1, "c8"))}
-    )
+    dates = Array(np.zeros(1, "M8[s]"))
+    model = ArrayRecord({"ok": Array(np.zeros(1, "c8")), "names": names, "dates": dates})
     with pytest.raises(ConfigError) as error:
         Template.of(model)
     assert [mistake.split(":")[0] for mistake in error.value.mistakes] == [
         "initial arrays, 'names'",
-        "initial arrays, 'phase'",
+        "initial arrays, 'dates'",
     ]
 
 
@@ -107,7 +106,11 @@ def test_trainable_is_what_floats_and_is_no_statistic_of_batchnorm():
         "bn.num_batches_tracked": np.array(0),
         "running_mean": np.zeros(2, np.float32),
         "mask": np.zeros(2, bool),
+        "spectrum": np.zeros(1, np.complex64),
+        "fp8._extra_state": np.zeros(3, np.float32),
     }
     template = Template.of(ArrayRecord({key: Array(value) for key, value in model.items()}))
-    assert template.trainable == {"conv.weight", "bn.weight"}
-    assert template.num_bytes == 16 + 8 + 8 + 8 + 8 + 8 + 2
+    assert template.trainable == {"conv.weight", "bn.weight", "spectrum"}
+    assert template.num_bytes == 16 + 8 + 8 + 8 + 8 + 8 + 2 + 8 + 12
+    assert template.opaque == {"fp8._extra_state"}
+    assert set(template.averaged.specs) == set(model) - template.opaque

@@ -134,8 +134,9 @@ def test_nothing_is_used_beyond_its_bounds(replies):
 
 
 def ruler(**arrays) -> Ruler:
-    model = ArrayRecord({key: Array(np.asarray(value)) for key, value in arrays.items()})
-    return Ruler(Template.of(model), model)
+    current = {key: np.asarray(value) for key, value in arrays.items()}
+    record = ArrayRecord({key: Array(value) for key, value in current.items()})
+    return Ruler(Template.of(record), current)
 
 
 def test_norms_are_taken_by_kind_of_array():

@@ -578,12 +578,3 @@ def test_what_is_no_number_is_an_error_that_names_it_in_the_round_that_said_it(
     ):
         run_it(run)
     assert [e.round for e in events(run, "round-finished")] == [0, 1]
-
-
-def test_nobody_is_sent_a_model_that_cannot_be_used(make_grid):
-    """Complex numbers have no order, and no mean that a client could be checked against."""
-    grid = make_grid(add_partition, 2)
-    unusable = ArrayRecord({"w": Array(np.zeros(2, np.complex64))})
-    with pytest.raises(ConfigError, match=r"initial arrays, 'w'.*complex64"):
-        start(WaggleAvg(fraction_evaluate=0.0), grid, unusable)
-    assert grid.sent == []

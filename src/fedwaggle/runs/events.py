@@ -148,6 +148,9 @@ class ClientUpdated(_Event):
     node_id: str = Field(description="The Flower node behind it.")
     num_examples: float | int = Field(description="Weight of the update in the mean.")
     metrics: dict[str, MetricValue] = Field(description="The reply's metrics.")
+    dropped_metrics: list[str] = Field(
+        default=[], description="Names of metrics that were left out, as they were not finite."
+    )
     metadata: dict[str, Any] | None = Field(
         default=None, description="The decoded metadata; none if none was expected or it was bad."
     )

@@ -39,6 +39,7 @@ logger = logging.getLogger("flwr.fedwaggle.runs")
 
 _KEPT = 2
 _VERSION = 1
+_PAIRS = "complex128"  # safetensors has no dtype for it, so it is written as pairs of float64
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,16 @@ def encode(snapshot: Snapshot) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: _contiguous(array) for name, array in snapshot.arrays.items()}
+    pairs = sorted(name for name, array in arrays.items() if array.dtype == _PAIRS)
+    arrays |= {name: arrays[name].reshape(-1).view("float64") for name in pairs}
+    shapes = {name: snapshot.arrays[name].shape for name in pairs}
     values = json.dumps(
-        {"version": _VERSION, "round": snapshot.server_round, "values": snapshot.values}
+        {
+            "version": _VERSION,
+            "round": snapshot.server_round,
+            "values": snapshot.values,
+            "complex": shapes,
+        }
     )
     return save(arrays, {"waggle": values, "sha256": _checksum(arrays, values)})
 
@@ -143,6 +152,8 @@ def decode(data: bytes) -> Snapshot:
     state = json.loads(values)
     if state["version"] != _VERSION:
         raise RunError(f"snapshot of version {state['version']}, this library reads {_VERSION}")
+    for name, shape in state.get("complex", {}).items():
+        arrays[name] = arrays[name].view(_PAIRS).reshape(shape)
     return Snapshot(state["round"], arrays, state["values"])
 
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from numpy.typing import NDArray
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, unpack
 from fedwaggle.refusals import shown
 from fedwaggle.strategy.changes import Ruler
-from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import UNREADABLE, Arrival
+from fedwaggle.strategy.finite import first_non_finite
+from fedwaggle.strategy.forms import Form, check_arrays, check_free, model_record
+from fedwaggle.strategy.kept import Kept
+from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Arrays, Template, decode
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.text import printable
@@ -33,6 +35,7 @@ __all__ = [
     "AdmittedEvaluation",
     "Code",
     "Limits",
+    "PartialContent",
     "Template",
     "admit",
     "admit_evaluation",
@@ -43,8 +46,6 @@ M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
 R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
 
-_CHUNK_ELEMENTS = 1 << 20
-_BLAS_BYTES = 4  # it has no routines for half precision
 _SHOWN = 120  # characters of a client's own words, in most reasons
 # Metrics are recorded, averaged and plotted, so what a client may send of them has its limits.
 _MOST_METRICS = 1_000
@@ -70,7 +71,7 @@ class Limits:
 
     Attributes
     ----------
-    max_num_examples : int
+    max_num_examples : float
         The largest weight of one client in the mean.
     weighted_by_key : str
         Key of the weight in the MetricRecord.
@@ -81,13 +82,31 @@ class Limits:
         count where there is a contract: it has the contract's limit.
     required_metrics : frozenset[str]
         Metrics that the strategy cannot do without in a reply to training: numbers of at least 0.
+    reads_all_metrics : bool
+        Whether a user's own step may read any metric. One that is not finite then costs the
+        client its reply; otherwise it is dropped, and the rest of the reply is used.
+    form : Form
+        Which arrays a reply to training holds. In one of the form "any" there may be any number
+        of MetricRecords, too, and without a weight it has the weight 1.
+    arrayrecord_key : str
+        Name of the record in which the clients are sent the model.
+    max_array_bytes : int
+        The largest size of the arrays of a reply that are not the model's.
     """
 
-    max_num_examples: int
+    max_num_examples: float
     weighted_by_key: str = "num-examples"
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_record_bytes: int = DEFAULT_MAX_BYTES
     required_metrics: frozenset[str] = frozenset()
+    reads_all_metrics: bool = False
+    form: Form = Form.MODEL
+    arrayrecord_key: str = "arrays"
+    max_array_bytes: int = 1 << 30
+
+
+class PartialContent(RecordDict):
+    """The content of a reply of which a metric was dropped."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +118,10 @@ class Admitted(Generic[M_co]):
     update : ClientUpdate[M | None]
         What the client said.
     arrays : dict[str, ndarray]
-        Its arrays, in the shapes and dtypes of the model; views of the message's data.
+        Its arrays that have a mean, in the shapes and dtypes of the model; views of the
+        message's data, but for those in which 0 stands for what is kept of the model.
     message : Message
-        The reply itself.
+        The reply itself, without the metrics that were dropped.
     norms : tuple[float, ...]
         L2 norms of its change to the model, by group of arrays; empty where it is not measured.
     """
@@ -121,11 +141,14 @@ class AdmittedEvaluation:
     client : str
         The client's name.
     message : Message
-        The reply itself.
+        The reply itself, without the metrics that were dropped.
+    dropped_metrics : tuple[str, ...]
+        Names of the metrics that were dropped, as they were not finite.
     """
 
     client: str
     message: Message
+    dropped_metrics: tuple[str, ...] = ()
 
 
 def admit(
@@ -136,6 +159,7 @@ def admit(
     template: Template,
     limits: Limits,
     contract: Contract[M] | None,
+    kept: Kept | None = None,
     ruler: Ruler | None = None,
 ) -> Admitted[M] | Quarantined:
     """Check one reply to a training message.
@@ -154,6 +178,8 @@ def admit(
         What the run allows.
     contract : Contract | None
         What the metadata must be; None where none is expected.
+    kept : Kept | None (default: None)
+        What is not finite in the global model, and may come back as it is.
     ruler : Ruler | None (default: None)
         Measures how far the arrays are from the model; None where that does not matter.
 
@@ -170,9 +196,10 @@ def admit(
     try:
         content = _content(arrival)
         _check_size(content, limits, contract)
-        metrics, num_examples = _metrics(content, limits)
+        metrics, dropped = _metrics(content, limits)
+        num_examples = _weight(metrics, limits)
         _check_required(metrics, limits)
-        arrays = _arrays(content, template)
+        arrays = _arrays(content, template, limits, kept)
         norms = _norms(arrays, ruler)
         read = _metadata(content, contract, limits)
         num_bytes = _num_bytes(content)
@@ -190,9 +217,10 @@ def admit(
         num_examples=num_examples,
         seconds=arrival.seconds,
         bytes=num_bytes,
+        dropped_metrics=dropped,
         norm=norms[0] if norms and math.isfinite(norms[0]) else None,
     )
-    return Admitted(update, arrays, arrival.message, norms)
+    return Admitted(update, arrays, _with_metrics(arrival.message, metrics, dropped), norms)
 
 
 def admit_evaluation(
@@ -217,10 +245,15 @@ def admit_evaluation(
     try:
         content = _content(arrival)
         _check_size(content, limits, None)
-        _metrics(content, limits)
+        metrics, dropped = _metrics(content, limits)
+        _weight(metrics, limits)
+        if dropped and metrics.keys() <= {limits.weighted_by_key}:
+            reason = f"expected finite metrics, got none among {len(dropped)}"
+            raise Refused(Code.BAD_METRIC, reason)
     except Exception as error:  # noqa: BLE001  # see _quarantined
         return _quarantined(arrival, client, error)
-    return AdmittedEvaluation(client, arrival.message)
+    message = _with_metrics(arrival.message, metrics, dropped)
+    return AdmittedEvaluation(client, message, dropped)
 
 
 def _quarantined(arrival: Arrival, client: str, error: Exception) -> Quarantined:
@@ -294,19 +327,38 @@ def _bytes_of(value: object) -> int:
     return _NUMBER_BYTES * len(value)
 
 
-def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], int]:
-    """Return the metrics and the weight of a reply."""
+def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the metrics of a reply, and the names of those that are dropped."""
     records = _of_kind(content, MetricRecord)
     if len(records) != 1:
-        code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
-        raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
+        if limits.form is not Form.ANY:
+            code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
+            raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
+        records = [MetricRecord({k: v for record in records for k, v in record.items()})]
     _check_amount(records[0])
     metrics = dict(records[0])
-    for key, value in metrics.items():
-        if key != limits.weighted_by_key and not _is_finite(value):
-            name = printable(key, 80)
+    dropped = tuple(key for key, value in metrics.items() if not _is_finite(value))
+    for key in dropped:
+        if key == limits.weighted_by_key:
+            continue  # it has a code of its own
+        if limits.reads_all_metrics or key in limits.required_metrics:
+            name, value = printable(key, 80), metrics[key]
             raise Refused(Code.BAD_METRIC, f"metric {name!r}: expected finite, got {shown(value)}")
-    return metrics, _weight(metrics, limits)
+        del metrics[key]
+    return metrics, dropped
+
+
+def _with_metrics(message: Message, metrics: Mapping[str, Any], dropped: Sequence[str]) -> Message:
+    """Return a reply with the metrics that are left of it."""
+    if not dropped:
+        return message
+    records: dict[str, Any] = {
+        name: MetricRecord(dict(metrics)) if isinstance(record, MetricRecord) else record
+        for name, record in message.content.items()
+    }
+    reply = copy(message)
+    reply.content = PartialContent(records)
+    return reply
 
 
 def _check_amount(record: MetricRecord) -> None:
@@ -336,19 +388,23 @@ def _check_required(metrics: Mapping[str, Any], limits: Limits) -> None:
             )
 
 
-def _weight(metrics: Mapping[str, Any], limits: Limits) -> int:
+def _weight(metrics: Mapping[str, Any], limits: Limits) -> float:
     key = limits.weighted_by_key
-    weight = metrics.get(key)
-    if type(weight) is not int or weight <= 0:  # not isinstance: True is an int, too
+    if key not in metrics and limits.form is Form.ANY:
+        return 1
+    weight: Any = metrics.get(key)
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not _is_finite(weight) or weight <= 0:
         got = shown(weight) if key in metrics else "nothing"
-        raise Refused(Code.BAD_WEIGHT, f"metric {key!r}: expected an int above 0, got {got}")
+        reason = f"metric {key!r}: expected a finite number above 0, got {got}"
+        raise Refused(Code.BAD_WEIGHT, reason)
     if weight > limits.max_num_examples:
         raise Refused(
             Code.EXCESSIVE_WEIGHT,
             f"metric {key!r}: expected at most max-num-examples = {limits.max_num_examples}, "
             f"got {shown(weight)}",
         )
-    return weight
+    return cast("float", weight)
 
 
 def _is_finite(value: float | list[int] | list[float]) -> bool:
@@ -357,15 +413,22 @@ def _is_finite(value: float | list[int] | list[float]) -> bool:
     return all(abs(number) <= sys.float_info.max for number in numbers)
 
 
-def _arrays(content: RecordDict, template: Template) -> Arrays:
-    """Return the arrays of a reply, if they are the model's."""
-    records = _of_kind(content, ArrayRecord)
-    if len(records) != 1:
+def _arrays(content: RecordDict, template: Template, limits: Limits, kept: Kept | None) -> Arrays:
+    """Return the arrays of a reply that have a mean, if they are the model's."""
+    if not limits.form.is_fixed:
+        check_free(content, limits.form, limits.max_array_bytes)
+        return {}
+    records = records_of(content, ArrayRecord)
+    name = model_record(content, template, limits.arrayrecord_key)
+    if name is None or (len(records) > 1 and limits.form is Form.MODEL):
         code = Code.TWO_ARRAY_RECORDS if len(records) else Code.NO_ARRAYS
         raise Refused(code, f"expected exactly one ArrayRecord, got {len(records)}")
-    record = records[0]
+    record = records.pop(name)
+    check_arrays(records, limits.max_array_bytes)
     _check_keys(list(record), list(template.specs))
-    return {key: decode(record[key], key, spec) for key, spec in template.specs.items()}
+    specs = template.averaged.specs
+    arrays = {key: decode(record[key], key, spec) for key, spec in specs.items()}
+    return arrays if kept is None else kept.from_reply(arrays)
 
 
 def _norms(arrays: Arrays, ruler: Ruler | None) -> tuple[float, ...]:
@@ -392,30 +455,6 @@ def _named(keys: set[str]) -> str:
     first = sorted(keys)[:3]
     named = ", ".join(repr(printable(key, 60)) for key in first)
     return f"{named} and {len(keys) - len(first)} more" if len(keys) > len(first) else named
-
-
-def first_non_finite(arrays: Mapping[str, NDArray[Any]]) -> str | None:
-    """Return the key of the first array with NaN or an infinity, or None."""
-    flat = {key: array.reshape(-1) for key, array in arrays.items() if array.dtype.kind == "f"}
-    sizes = [(key, array.size) for key, array in flat.items()]
-
-    def bad_keys(chunks: Sequence[Chunk[str]]) -> set[str]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return {key for key, start, stop in chunks if not _all_finite(flat[key][start:stop])}
-
-    shares = on_threads(bad_keys, chunks_of(sizes, _CHUNK_ELEMENTS))
-    bad = set().union(*shares)
-    return next((key for key in arrays if key in bad), None)
-
-
-def _all_finite(values: NDArray[Any]) -> bool:
-    """Whether there is neither NaN nor an infinity in a flat array of floats."""
-    # BLAS needs one pass where the extremes need two, and passes NaN and infinities on. A square
-    # that is too large for the type is one, too: only then a closer look is needed.
-    if values.dtype.itemsize >= _BLAS_BYTES and math.isfinite(np.dot(values, values)):
-        return True
-    extremes = np.maximum.reduce(values), np.minimum.reduce(values)
-    return all(map(math.isfinite, extremes))
 
 
 def _metadata(

@@ -30,6 +30,7 @@ from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     Bulyan,
@@ -48,10 +49,12 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 from flwr.serverapp.strategy.fedopt import FedOpt
+from numpy.typing import NDArray
 
 from fedwaggle.strategy.fold import Fold, Mean, to_dtype
 from fedwaggle.strategy.metrics import average_metrics
 from fedwaggle.strategy.npy import Template, encode
+from fedwaggle.strategy.whole import is_wide
 
 __all__ = [
     "Fold",
@@ -187,7 +190,7 @@ def stepped_keys(
     """
     if isinstance(strategy, FedOpt | FedAvgM):
         return template.trainable if trainable is None else template.trainable & trainable
-    return frozenset(template.specs)
+    return frozenset(template.averaged.specs)
 
 
 def mean_message(
@@ -222,8 +225,9 @@ def mean_message(
         With one ArrayRecord, in the order of the model's keys, and one MetricRecord.
     """
     arrays = ArrayRecord()
-    for key, array in mean.arrays.items():
-        arrays[key] = encode(array) if key in stepped else current[key]
+    for key in current:  # in the order of the model
+        is_mean = key in stepped and key in mean.arrays
+        arrays[key] = encode(mean.arrays[key]) if is_mean else current[key]
     names = {type(record): name for name, record in like.content.items()}
     arrays_name = names.get(ArrayRecord, "arrays")
     metrics_name = names.get(MetricRecord, "metrics")
@@ -261,7 +265,6 @@ def restore(
 
     Examples
     --------
-    >>> import numpy as np
     >>> from flwr.app import Array
     >>> model = Template.of(ArrayRecord({"steps": Array(np.array(7))}))
     >>> restore(ArrayRecord({"steps": Array(np.array(8.5))}), model)["steps"].numpy()
@@ -272,8 +275,20 @@ def restore(
         spec = template.specs.get(key)
         if mean is not None and stepped is not None and key in mean.arrays and key not in stepped:
             restored[key] = encode(mean.arrays[key])
+        elif mean is not None and key in mean.arrays and spec is not None and is_wide(spec.dtype):
+            found = to_dtype(array.numpy(), spec.dtype)
+            restored[key] = encode(_with_all_digits(found, mean.arrays[key]))
         elif spec is None or array.dtype == str(spec.dtype):
             restored[key] = array
         else:
             restored[key] = encode(to_dtype(array.numpy(), spec.dtype))
     return restored
+
+
+def _with_all_digits(found: NDArray[Any], mean: NDArray[Any]) -> NDArray[Any]:
+    """Return whole numbers that went through a float64, with the digits that it took off them.
+
+    Where the strategy has made the mean of them, or as far as a float64 goes, it is the mean.
+    """
+    rounded = to_dtype(mean.astype(np.float64), mean.dtype)
+    return np.where(found == rounded, mean, found)

@@ -15,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
-from fedwaggle.strategy.npy import Arrays, Template, decode
+from fedwaggle.strategy.npy import Arrays, Template, flat_reals
 from fedwaggle.strategy.summing import as_tensor
 
 __all__ = ["Ruler", "groups_of"]
@@ -34,7 +33,7 @@ def groups_of(template: Template) -> tuple[tuple[str, ...], ...]:
 
     Examples
     --------
-    >>> from flwr.app import Array
+    >>> from flwr.app import Array, ArrayRecord
     >>> arrays = {"w": np.zeros(2), "running_mean": np.zeros(2), "steps": np.array(0)}
     >>> model = ArrayRecord({key: Array(value) for key, value in arrays.items()})
     >>> groups_of(Template.of(model))
@@ -53,22 +52,20 @@ class Ruler:
     Parameters
     ----------
     template : Template
-        The model's keys, shapes and dtypes.
-    current : ArrayRecord
-        The global model that the clients were sent; it is read, not copied.
+        The keys, shapes and dtypes of the model's arrays that have a mean.
+    current : dict[str, ndarray]
+        These arrays of the global model that the clients were sent; they are read, not copied.
 
     Attributes
     ----------
     current : dict[str, ndarray]
-        The model's arrays.
+        The same.
     groups : tuple[tuple[str, ...], ...]
         Keys of the arrays that are measured together; the first group is what is trained.
     """
 
-    def __init__(self, template: Template, current: ArrayRecord) -> None:
-        self.current: Arrays = {
-            key: decode(current[key], key, spec) for key, spec in template.specs.items()
-        }
+    def __init__(self, template: Template, current: Arrays) -> None:
+        self.current = current
         self.groups = groups_of(template)
 
     def norms(self, arrays: Mapping[str, NDArray[Any]]) -> tuple[float, ...]:
@@ -87,14 +84,15 @@ class Ruler:
 
         Examples
         --------
-        >>> from flwr.app import Array
-        >>> model = ArrayRecord({"w": Array(np.array([1.0, 1.0]))})
-        >>> Ruler(Template.of(model), model).norms({"w": np.array([4.0, 5.0])})
+        >>> from flwr.app import Array, ArrayRecord
+        >>> w = np.array([1.0, 1.0])
+        >>> template = Template.of(ArrayRecord({"w": Array(w)}))
+        >>> Ruler(template, {"w": w}).norms({"w": np.array([4.0, 5.0])})
         (5.0, 0.0, 0.0)
         """
-        sizes = [(key, array.size) for key, array in self.current.items()]
-        new = {key: arrays[key].reshape(-1) for key, _ in sizes}
-        old = {key: self.current[key].reshape(-1) for key, _ in sizes}
+        old = {key: flat_reals(array) for key, array in self.current.items()}
+        new = {key: flat_reals(arrays[key]) for key in old}
+        sizes = [(key, array.size) for key, array in old.items()]
 
         def squares(chunks: Sequence[Chunk[str]]) -> list[tuple[str, float]]:
             return [

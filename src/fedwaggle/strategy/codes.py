@@ -65,7 +65,7 @@ EXPLANATIONS = MappingProxyType(
         Code.TWO_ARRAY_RECORDS: "the reply has more than one ArrayRecord",
         Code.NO_METRICS: "the reply has no MetricRecord; exactly one is expected",
         Code.TWO_METRIC_RECORDS: "the reply has more than one MetricRecord",
-        Code.TOO_LARGE: "its ConfigRecords, metadata aside, are larger than max-metadata-bytes",
+        Code.TOO_LARGE: "its ConfigRecords (metadata aside) or its arrays are larger than allowed",
         Code.UNDECODABLE: "reading the reply failed in a way that no other code names",
         Code.MISSING_KEY: "an array of the model is not there",
         Code.UNKNOWN_KEY: "an array is there that the model does not have",
@@ -76,11 +76,11 @@ EXPLANATIONS = MappingProxyType(
         Code.PICKLED: "an array holds pickled Python objects, which are never loaded",
         Code.WRONG_SIZE: "an array has more or fewer bytes than its header says",
         Code.FALSE_DECLARATION: "an array declares another shape or dtype than it has",
-        Code.BAD_WEIGHT: "the number of examples is not a positive int",
+        Code.BAD_WEIGHT: "the number of examples is not a finite number above 0",
         Code.EXCESSIVE_WEIGHT: "the number of examples is above max-num-examples",
         Code.OUT_OF_LINE: "its change to the model is far longer than those of the others",
         Code.STEP_NOT_FINITE: "with this reply the strategy's step left no finite model",
-        Code.BAD_METRIC: "a metric is no finite number, is needed and missing, or is one too many",
+        Code.BAD_METRIC: "a metric that is needed is missing or not finite, or there are too many",
         Code.BAD_METADATA: "the metadata was refused, and on-bad-metadata is drop-reply",
     }
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -26,11 +27,12 @@ from numpy.typing import NDArray
 from fedwaggle.errors import ConfigError
 from fedwaggle.identity import client_order
 from fedwaggle.refusals import shown
-from fedwaggle.strategy.admission import Admitted, AdmittedEvaluation
+from fedwaggle.strategy.admission import Admitted, AdmittedEvaluation, PartialContent
 from fedwaggle.strategy.aggregation import (
     Fold,
     Mean,
     average_metrics,
+    layers_of,
     mean_message,
     restore,
     stepped_keys,
@@ -38,10 +40,13 @@ from fedwaggle.strategy.aggregation import (
 )
 from fedwaggle.strategy.changes import Ruler
 from fedwaggle.strategy.fold import to_dtype
+from fedwaggle.strategy.forms import Form, model_record
+from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.messages import records_of
-from fedwaggle.strategy.npy import Arrays, Template, encode
+from fedwaggle.strategy.npy import Arrays, Template, decoded, encode, flat_reals, real_dtype
 from fedwaggle.strategy.outliers import OutlierRule, Terms, bounded_weights
 from fedwaggle.strategy.settings import owner_of, setting_of
+from fedwaggle.strategy.whole import is_wide
 
 __all__ = ["Collector", "aggregate_evaluations", "as_metrics", "collector_for", "typical_value"]
 
@@ -49,6 +54,7 @@ Step = tuple[ArrayRecord | None, Mapping[str, Any] | None]
 MetricsFn = Callable[[list[RecordDict], str], MetricRecord]
 
 _TRAIN_METRICS = "train_metrics_aggr_fn"
+_HELD_MODEL = "current_arrays"  # in FedOpt, FedAvgM, QFedAvg and the privacy strategies
 _NO_ARRAYS = (MetricRecord, ConfigRecord)
 
 
@@ -56,6 +62,8 @@ class Collector(Protocol):
     """Takes a round's updates as they are admitted."""
 
     template: Template
+    kept: Kept
+    ruler: Ruler | None
 
     def hold(self, admitted: Admitted[Any]) -> None:
         """Take an update that is not decided on yet."""
@@ -86,9 +94,10 @@ def collector_for(
     template: Template,
     *,
     trainable: frozenset[str] | None,
-    ruler: Ruler | None = None,
+    is_bounded: bool = False,
     fold_buffer: int,
     spill_dir: Path | None,
+    form: Form = Form.MODEL,
 ) -> Collector:
     """Return the collector that a strategy needs.
 
@@ -104,25 +113,31 @@ def collector_for(
         Its keys, shapes and dtypes.
     trainable : frozenset[str] | None
         Names of the arrays that a server optimizer may step; None is all but BatchNorm's buffers.
-    ruler : Ruler | None (default: None)
-        Holds the model's arrays; needed if an update may be shortened.
+    is_bounded : bool (default: False)
+        Whether changes are measured, and may be shortened.
     fold_buffer : int
         Bytes of early replies that may wait in memory.
     spill_dir : Path | None
         Where those past it wait; None is the system's folder for temporary files.
+    form : Form (default: Form.MODEL)
+        Which arrays the strategy reads.
     """
+    if not form.is_fixed:
+        return _Passing(strategy, arrays, form)
     stepped = stepped_keys(strategy, template, trainable)
+    trained = template.trainable if trainable is None else template.trainable & trainable
+    kept = Kept(arrays, template, trained)
+    ruler = Ruler(template.averaged, kept.blank(decoded(arrays, template))) if is_bounded else None
     if not takes_mean(strategy):
-        return _Keeping(strategy, template, current=arrays, stepped=stepped, ruler=ruler)
+        return _Keeping(strategy, template, kept, current=arrays, stepped=stepped, ruler=ruler)
     fold = Fold(
         names,
-        template,
+        template.averaged,
         buffer_bytes=fold_buffer,
         spill_dir=spill_dir,
         current=ruler.current if ruler else None,
     )
-    groups = ruler.groups if ruler else ()
-    return _Folding(strategy, template, fold, current=arrays, stepped=stepped, groups=groups)
+    return _Folding(strategy, template, kept, fold, current=arrays, stepped=stepped, ruler=ruler)
 
 
 class _Folding:
@@ -132,16 +147,18 @@ class _Folding:
         self,
         strategy: Strategy,
         template: Template,
+        kept: Kept,
         fold: Fold,
         *,
         current: ArrayRecord,
         stepped: frozenset[str],
-        groups: Sequence[Sequence[str]],
+        ruler: Ruler | None,
     ) -> None:
         self.template = template
+        self.kept = kept
+        self.ruler = ruler
         self._strategy = strategy
         self._fold = fold
-        self._groups = groups
         self._current = current
         self._stepped = stepped
         # A function of the user's may read all records but the arrays, Flower's own the metrics.
@@ -155,12 +172,13 @@ class _Folding:
         self._fold.hold(client, admitted.arrays)
         records = _readable(admitted).content.items()
         kept: dict[str, Any] = {name: r for name, r in records if isinstance(r, self._kept)}
-        self._contents[client] = RecordDict(kept)
+        self._contents[client] = type(admitted.message.content)(kept)
         if self._like is None:
             self._like = _hollow(admitted.message)
 
     def accept(self, client: str, terms: Terms) -> None:
-        scales = _by_key(self._groups, terms) if terms.is_clipped else None
+        is_clipped = self.ruler is not None and terms.is_clipped
+        scales = _by_key(self.ruler.groups, terms) if self.ruler and is_clipped else None
         self._fold.accept(client, terms.weight, scales)
         self._contents[client] = _weighted(self._contents[client], self._strategy, terms.weight)
 
@@ -178,7 +196,7 @@ class _Folding:
         reply = mean_message(
             mean,
             self._like,
-            current=self._current,
+            current=_blanked(self._strategy, self._current, self.kept),
             stepped=self._stepped,
             weighted_by_key=setting_of(self._strategy, "weighted_by_key", "num-examples"),
         )
@@ -191,7 +209,8 @@ class _Folding:
             arrays, metrics = self._strategy.aggregate_train(server_round, [reply])
         if arrays is None:
             return None, metrics
-        return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
+        new = restore(arrays, self.template, mean=mean, stepped=self._stepped)
+        return self.kept.put_back(new), metrics
 
     def close(self) -> None:
         self._fold.close()
@@ -204,16 +223,18 @@ class _Keeping:
         self,
         strategy: Strategy,
         template: Template,
+        kept: Kept,
         *,
         current: ArrayRecord,
         stepped: frozenset[str],
         ruler: Ruler | None,
     ) -> None:
         self.template = template
+        self.kept = kept
         self._strategy = strategy
         self._current = current
         self._stepped = stepped
-        self._ruler = ruler
+        self.ruler = ruler
         self._held: dict[str, Admitted[Any]] = {}
         self._admitted: dict[str, Admitted[Any]] = {}
 
@@ -223,9 +244,9 @@ class _Keeping:
     def accept(self, client: str, terms: Terms) -> None:
         admitted = self._held.pop(client)
         content = _weighted(admitted.message.content, self._strategy, terms.weight)
-        if self._ruler is not None and terms.is_clipped:
-            arrays = _shortened(admitted.arrays, self._ruler, terms)
-            content = _with_arrays(content, arrays)
+        if self.ruler is not None and terms.is_clipped:
+            arrays = _shortened(admitted.arrays, self.ruler, terms)
+            content = _with_arrays(content, self._model_in(content), arrays)
             admitted = replace(admitted, arrays=arrays)
         message = _with_content(admitted.message, content)
         self._admitted[client] = replace(admitted, message=message)
@@ -234,49 +255,116 @@ class _Keeping:
         self._held.pop(client, None)
 
     def drop_worst(self, fewest: int) -> str | None:
-        if len(self._admitted) <= fewest:
-            return None
-        worst = max(_by_client(self._admitted), key=_largest_number).update.client
-        del self._admitted[worst]
-        return str(worst)
+        return _drop_worst(self._admitted, fewest)
 
     def step(self, server_round: int) -> Step:
         admitted = _by_client(self._admitted)
         if not admitted:
             return None, None
         mean = self._mean_of_unstepped(admitted)
-        replies = _alike([one.message for one in admitted])
+        messages = [one.message for one in admitted]
+        models = [self._model_in(message.content) for message in messages]
+        replies = _alike(messages, models)
+        current = _blanked(self._strategy, self._current, self.kept)
+        name = _usual(models)
         for reply in replies:
-            reply.content["arrays"] = self._to_step(cast("ArrayRecord", reply.content["arrays"]))
-        whole = _whole([one.message for one in admitted], replies)
-        with _metrics_of(self._strategy, _TRAIN_METRICS, whole):
+            sent = self.kept.blank_record(cast("ArrayRecord", reply.content[name]))
+            reply.content[name] = self._to_step(sent, current)
+        with _metrics_of(self._strategy, _TRAIN_METRICS, _whole(messages, replies)):
             arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         if arrays is None:
             return None, metrics
-        return restore(arrays, self.template, mean=mean, stepped=self._stepped), metrics
+        new = restore(arrays, self.template, mean=mean, stepped=self._stepped)
+        return self.kept.put_back(new), metrics
 
     def close(self) -> None:
         self._held.clear()
         self._admitted.clear()
 
+    def _model_in(self, content: RecordDict) -> str | None:
+        """Return the name of the record that is the model."""
+        key = setting_of(self._strategy, "arrayrecord_key", "arrays")
+        return model_record(content, self.template, key)
+
     def _mean_of_unstepped(self, admitted: Sequence[Admitted[Any]]) -> Mean | None:
-        """Return the mean of the arrays that the strategy does not step."""
-        specs = self.template.specs
+        """Return the mean of the arrays that the strategy does not step, or not in all digits."""
         weighted_by = setting_of(self._strategy, "weighted_by_key", "num-examples")
-        unstepped = Template({key: specs[key] for key in specs if key not in self._stepped})
-        with Fold([one.update.client for one in admitted], unstepped) as fold:
+        folded = {
+            key: spec
+            for key, spec in self.template.averaged.specs.items()
+            if key not in self._stepped or is_wide(spec.dtype)
+        }
+        with Fold([one.update.client for one in admitted], Template(folded)) as fold:
             for one in admitted:
                 weight = _metrics_in(one.message.content)[weighted_by]
                 fold.add(one.update.client, one.arrays, cast("float", weight))
             return fold.finish()
 
-    def _to_step(self, sent: ArrayRecord) -> ArrayRecord:
+    def _to_step(self, sent: ArrayRecord, current: ArrayRecord) -> ArrayRecord:
         """Return a client's arrays in the model's order, with those at rest as they were sent."""
         arrays: dict[str, Array] = {
-            key: (sent if key in self._stepped else self._current)[key]
-            for key in self.template.specs
+            key: (sent if key in self._stepped else current)[key] for key in self.template.specs
         }
         return ArrayRecord(arrays)
+
+
+class _Passing:
+    """Passes every update on as it came, to a strategy whose model is no fixed set of arrays."""
+
+    def __init__(self, strategy: Strategy, current: ArrayRecord, form: Form) -> None:
+        self.template = Template({})
+        self.kept = Kept(ArrayRecord(), self.template)
+        self.ruler: Ruler | None = None
+        self._strategy = strategy
+        self._current = current
+        self._form = form
+        self._held: dict[str, Admitted[Any]] = {}
+        self._admitted: dict[str, Admitted[Any]] = {}
+
+    def hold(self, admitted: Admitted[Any]) -> None:
+        self._held[admitted.update.client] = admitted
+
+    def accept(self, client: str, terms: Terms) -> None:
+        self._admitted[client] = self._held.pop(client)
+
+    def skip(self, client: str) -> None:
+        self._held.pop(client, None)
+
+    def drop_worst(self, fewest: int) -> str | None:
+        return _drop_worst(self._admitted, fewest)
+
+    def step(self, server_round: int) -> Step:
+        admitted = _by_client(self._admitted)
+        if not admitted:
+            return None, None
+        replies = [_readable(one) for one in admitted]
+        contents = [reply.content for reply in replies]
+        if self._form is not Form.ANY:  # Flower's own step wants the same of every client
+            models = [next(iter(records_of(reply.content, ArrayRecord))) for reply in replies]
+            replies = _alike(replies, models)
+        with _metrics_of(self._strategy, _TRAIN_METRICS, lambda _: contents):
+            arrays, metrics = self._strategy.aggregate_train(server_round, replies)
+        # A step without arrays is a step, too: it may count, say, and train nothing.
+        return self._current if arrays is None else arrays, metrics
+
+    def close(self) -> None:
+        self._admitted.clear()
+
+
+def _blanked(strategy: Strategy, current: ArrayRecord, kept: Kept) -> ArrayRecord:
+    """Return the global model with 0 for what is not finite in it, and give it to the strategy.
+
+    Flower's strategies that look at a change hold the model that it is a change of.
+    """
+    if not kept.has_holes:
+        return current
+    for layer in layers_of(strategy):
+        held = vars(layer).get(_HELD_MODEL)
+        if isinstance(held, ArrayRecord):
+            setattr(layer, _HELD_MODEL, kept.blank_record(held))
+        elif isinstance(held, Mapping):
+            setattr(layer, _HELD_MODEL, kept.blank(held))
+    return kept.blank_record(current)
 
 
 def _by_key(groups: Sequence[Sequence[str]], terms: Terms) -> dict[str, float]:
@@ -295,8 +383,9 @@ def _shortened(arrays: Arrays, ruler: Ruler, terms: Terms) -> Arrays:
             return new
         if scale == 0:  # a change that is too long to be computed with
             return old
-        mean = scale * new.astype(np.float64) + (1 - scale) * old.astype(np.float64)
-        return to_dtype(mean, new.dtype)
+        parts = [flat_reals(array).astype(np.float64) for array in (new, old)]
+        mean = to_dtype(scale * parts[0] + (1 - scale) * parts[1], real_dtype(new.dtype))
+        return mean.view(new.dtype).reshape(new.shape)
 
     return {key: shorten(key) for key in arrays}
 
@@ -308,24 +397,33 @@ def _with_content(message: Message, content: RecordDict) -> Message:
     return other
 
 
-def _with_arrays(content: RecordDict, arrays: Arrays) -> RecordDict:
-    """Return a reply's content with other values in its one ArrayRecord."""
+def _with_arrays(content: RecordDict, name: str | None, arrays: Arrays) -> RecordDict:
+    """Return a reply's content with other values in the ArrayRecord of this name."""
     records: dict[str, Any] = dict(content.items())
-    for name in records_of(content, ArrayRecord):
-        records[name] = ArrayRecord({key: encode(array) for key, array in arrays.items()})
-    return RecordDict(records)
+    changed = {key: encode(array) for key, array in arrays.items()}
+    records[name or ""] = ArrayRecord({**records[name or ""], **changed})
+    return type(content)(records)
 
 
 def _weighted(content: RecordDict, strategy: Strategy, weight: float) -> RecordDict:
     """Return a reply's content with another weight in its metrics, if it is another."""
     key = setting_of(strategy, "weighted_by_key", "num-examples")
-    metrics = _metrics_in(content)
-    if metrics[key] == weight:
+    metrics = _metrics_in(content)  # a reply of a strategy that reads it itself may lack the weight
+    if metrics.get(key, weight) == weight:
         return content
     records: dict[str, Any] = dict(content.items())
     for name in records_of(content, MetricRecord):
         records[name] = MetricRecord({**metrics, key: weight})
-    return RecordDict(records)
+    return type(content)(records)
+
+
+def _drop_worst(admitted: dict[str, Admitted[Any]], fewest: int) -> str | None:
+    """Take out the reply with the largest number in it, if enough others are left."""
+    if len(admitted) <= fewest:
+        return None
+    worst: str = max(_by_client(admitted), key=_largest_number).update.client
+    del admitted[worst]
+    return worst
 
 
 def _largest_number(admitted: Admitted[Any]) -> float:
@@ -349,7 +447,7 @@ def aggregate_evaluations(
     key = setting_of(strategy, "weighted_by_key", "num-examples")
     in_order = sorted(evaluations, key=lambda one: client_order(one.client))
     sent = [one.message.content for one in in_order]
-    weights = bounded_weights([cast("float", _metrics_in(one)[key]) for one in sent], rule)
+    weights = bounded_weights([cast("float", _metrics_in(one).get(key, 1)) for one in sent], rule)
     bounded = [
         _with_content(one.message, _weighted(content, strategy, weight))
         for one, content, weight in zip(in_order, sent, weights, strict=True)
@@ -433,7 +531,7 @@ def _metrics_of(
     if chosen is None:
         yield
         return
-    average = _average if chosen is aggregate_metricrecords else chosen
+    average = _average if chosen is aggregate_metricrecords else _of_whole(chosen)
     setattr(owner, attribute, lambda contents, key: average(list(sent(contents)), key))
     try:
         yield
@@ -455,6 +553,16 @@ def _whole(
     return lambda contents: [behind.get(id(one), (one, one))[1] for one in contents]
 
 
+def _of_whole(average: MetricsFn) -> MetricsFn:
+    """Let a user's function see only clients without a dropped metric: it may read that one."""
+
+    def average_whole(contents: list[RecordDict], key: str) -> MetricRecord:
+        whole = [content for content in contents if not isinstance(content, PartialContent)]
+        return average(whole, key) if whole else MetricRecord()
+
+    return average_whole
+
+
 @contextmanager
 def _without_flowers_count() -> Iterator[None]:
     """Keep Flower from logging that it received one result: it is the mean of all."""
@@ -471,26 +579,46 @@ def _without_flowers_count() -> Iterator[None]:
 
 
 def _average(contents: list[RecordDict], key: str) -> MetricRecord:
-    sent = [_metrics_in(content) for content in contents]
+    sent = [metrics for metrics in map(_metrics_in, contents) if key in metrics]
     return average_metrics([(dict(m), float(m[key])) for m in sent], weighted_by_key=key)  # type: ignore[arg-type]
 
 
 def _metrics_in(content: RecordDict) -> MetricRecord:
-    return next(iter(records_of(content, MetricRecord).values()))
+    return next(iter(records_of(content, MetricRecord).values()), MetricRecord())
 
 
-def _alike(messages: Sequence[Message]) -> list[Message]:
-    """Return replies with the same record names, and the metrics that all of them have."""
+def _alike(messages: Sequence[Message], models: Sequence[str | None] = ()) -> list[Message]:
+    """Return replies with the same record names, and the metrics that all of them have.
+
+    Each record's name is the one that most clients gave it, so that a strategy finds it.
+
+    Parameters
+    ----------
+    messages : Sequence[Message]
+        The replies; they stay as they are.
+    models : Sequence[str | None]
+        For each the name of the ArrayRecord that is the model; none for an evaluation.
+    """
     sent = [_metrics_in(message.content) for message in messages]
     common = [key for key in sent[0] if all(key in metrics for metrics in sent)]
+    names = [next(iter(records_of(m.content, MetricRecord)), None) for m in messages]
     alike = []
-    for message, metrics in zip(messages, sent, strict=True):
-        records: dict[str, Any] = dict(records_of(message.content, ConfigRecord))
-        for arrays in records_of(message.content, ArrayRecord).values():
-            records["arrays"] = arrays
-        records["metrics"] = MetricRecord({key: metrics[key] for key in common})
+    for message, metrics, own, model in zip(
+        messages, sent, names, models or [None] * len(messages), strict=True
+    ):
+        records: dict[str, Any] = dict(message.content.items())
+        arrays = None if model is None else records.pop(model)
+        records.pop(own or "", None)
+        if arrays is not None:
+            records[_usual(models)] = arrays
+        records[_usual(names)] = MetricRecord({key: metrics[key] for key in common})
         alike.append(_with_content(message, RecordDict(records)))
     return alike
+
+
+def _usual(names: Sequence[str | None]) -> str:
+    """Return the most common name; of several, the one that comes first."""
+    return Counter(name for name in names if name is not None).most_common(1)[0][0]
 
 
 def _readable(admitted: Admitted[Any]) -> Message:
@@ -499,7 +627,7 @@ def _readable(admitted: Admitted[Any]) -> Message:
         return admitted.message
     records = dict(admitted.message.content.items())
     records.pop("metadata", None)
-    return _with_content(admitted.message, RecordDict(records))
+    return _with_content(admitted.message, type(admitted.message.content)(records))
 
 
 def _hollow(message: Message) -> Message:

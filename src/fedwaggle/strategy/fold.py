@@ -2,7 +2,8 @@
 
 Reply k (arrays w_k, n_k examples) is added to one float64 sum and dropped: memory follows the
 model, not the cohort. Sums of floats depend on their order, so the order is that of the client
-names, whoever answers first. Who is early waits, in memory up to a limit, then on disk.
+names, whoever answers first. Who is early waits, in memory up to a limit, then on disk. Complex
+numbers are summed as pairs of real ones, and whole numbers of 64 bits as in ``whole``.
 
 Reference: McMahan et al., arXiv:1602.05629, Algorithm 1 (the sum over k).
 """
@@ -22,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
-from fedwaggle.strategy.npy import Arrays, Template
+from fedwaggle.strategy.npy import Arrays, ArraySpec, Template, flat_reals, real_dtype
 from fedwaggle.strategy.spill import Spill
 from fedwaggle.strategy.summing import add_weighted
+from fedwaggle.strategy.whole import differences, is_wide, moved
 
 __all__ = ["DEFAULT_FOLD_BUFFER", "Fold", "Mean", "to_dtype"]
 
@@ -38,6 +40,7 @@ _TOGETHER_BYTES = 320 << 20  # replies added in one pass over the sum: it is the
 _MOST_TOGETHER = 8
 # A power of two changes no digit of a weight, and keeps sums of huge float64 values finite.
 _WEIGHT_UNIT = 2.0**-64
+_LEAST_EXPONENT = -1100  # below that of any float
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Mean:
     arrays : dict[str, ndarray]
         In the keys, shapes and dtypes of the model.
     weight : float
-        The sum of the weights; an int if all of them are.
+        The sum of the weights; an int where all of them are.
     clients : tuple[str, ...]
         Whose updates are in it, in the order of summation.
     """
@@ -129,11 +132,11 @@ class Fold:
         self._latest: list[tuple[int, str]] = []
         self._next: list[_Reply] = []  # to be summed in one go
         self._clients: list[str] = []
-        self._weight: float = 0
+        self._weight: float = 0  # ints stay ints, and are summed exactly
+        self._exponent = _LEAST_EXPONENT  # of the largest weight so far, at most 0
         # Flat float64. Unlike zeros, full takes its memory here, and not when replies wait for it.
-        self._sums = {
-            key: np.full(math.prod(spec.shape), 0.0) for key, spec in template.specs.items()
-        }
+        self._sums = {key: np.full(_num_reals(spec), 0.0) for key, spec in template.specs.items()}
+        self._bases: dict[str, NDArray[Any]] = {}  # of the wide whole numbers
         self._together = min(_MOST_TOGETHER, max(1, _TOGETHER_BYTES // max(1, template.num_bytes)))
 
     def add(self, client: str, arrays: Mapping[str, NDArray[Any]], weight: float) -> None:
@@ -146,7 +149,7 @@ class Fold:
         arrays : Mapping[str, ndarray]
             Its arrays, as the template says. They are kept until they are summed.
         weight : float
-            Its weight, above 0.
+            Its weight, finite and above 0.
 
         Raises
         ------
@@ -269,36 +272,56 @@ class Fold:
 
     def _sum_next(self) -> None:
         """Add the next replies to the sum, in their order, with one pass over it."""
+        if not self._next:
+            return
+        unit = self._weight_unit(self._next)
         add_weighted(
             list(self._sums.values()),
             [self._flat_arrays(reply) for reply in self._next],
-            [reply.weight * _WEIGHT_UNIT for reply in self._next],
+            [reply.weight * unit for reply in self._next],
         )
-        self._clients += [reply.client for reply in self._next]
-        self._weight += sum(reply.weight for reply in self._next)
+        for reply in self._next:  # one by one: how many are summed at a time changes no bit
+            self._clients.append(reply.client)
+            self._weight += reply.weight
         self._next.clear()
 
     def _sum_scaled(self, reply: _Reply, scales: Mapping[str, float]) -> None:
         """Add n * (x + s * (w - x)) to the sum, as n * s * w + n * (1 - s) * x."""
         if self._current is None:
             raise ValueError("current: expected the model that the clients were sent, got none")
+        unit = self._weight_unit([reply])
         arrays = dict(zip(self._sums, self._flat_arrays(reply), strict=True))
+        current = {key: self._summable(key, flat_reals(self._current[key])) for key in self._sums}
         for scale in sorted(set(scales.values())):
             keys = [key for key in self._sums if scales[key] == scale]
-            parts = [(arrays, scale), (self._current, 1.0 - scale)]
+            parts = [(arrays, scale), (current, 1.0 - scale)]
             used = [(of, share) for of, share in parts if share]
             add_weighted(
                 [self._sums[key] for key in keys],
-                [[of[key].reshape(-1) for key in keys] for of, _ in used],
-                [reply.weight * share * _WEIGHT_UNIT for _, share in used],
+                [[of[key] for key in keys] for of, _ in used],
+                [reply.weight * share * unit for _, share in used],
             )
         self._clients.append(reply.client)
         self._weight += reply.weight
 
+    def _weight_unit(self, replies: Sequence[_Reply]) -> float:
+        """Return the unit in which the next weights are summed: a power of two.
+
+        Weights far below 1 would lose their digits in the unit of whole numbers. Where a weight
+        is larger than all before, the sums move to its unit, which changes no digit that counts.
+        """
+        largest = max(reply.weight for reply in replies)
+        exponent = max(self._exponent, min(0, math.frexp(largest)[1]))
+        if self._clients and exponent > self._exponent:
+            for total in self._sums.values():
+                np.ldexp(total, self._exponent - exponent, out=total)
+        self._exponent = exponent
+        return math.ldexp(_WEIGHT_UNIT, -exponent)
+
     def _divided_sums(self) -> Arrays:
         """Return the sums over the weight, in the shapes and dtypes of the model."""
-        weight = self._weight * _WEIGHT_UNIT
-        dtypes = {key: spec.dtype for key, spec in self._template.specs.items()}
+        weight = self._weight * math.ldexp(_WEIGHT_UNIT, -self._exponent)
+        dtypes = {key: real_dtype(spec.dtype) for key, spec in self._template.specs.items()}
         means = {key: np.empty(total.size, dtypes[key]) for key, total in self._sums.items()}
 
         def divide(chunks: Sequence[Chunk[str]]) -> None:
@@ -306,20 +329,34 @@ class Fold:
                 part = self._sums[key][start:stop]
                 with np.errstate(over="ignore"):
                     np.divide(part, weight, out=part)
+                if key in self._bases:
+                    means[key][start:stop] = moved(self._bases[key][start:stop], part)
+                    continue
                 # A mean lies between the values. Rounding alone can take it past the largest.
                 np.clip(part, *_range_of(dtypes[key]), out=part)
                 means[key][start:stop] = to_dtype(part, dtypes[key])
 
         sizes = [(key, total.size) for key, total in self._sums.items()]
         on_threads(divide, chunks_of(sizes, _CHUNK_ELEMENTS))
-        return {key: means[key].reshape(spec.shape) for key, spec in self._template.specs.items()}
+        return {
+            key: means[key].view(spec.dtype).reshape(spec.shape)
+            for key, spec in self._template.specs.items()
+        }
 
     def _flat_arrays(self, reply: _Reply) -> list[NDArray[Any]]:
         """Return a reply's arrays in one dimension each, from memory or from disk."""
         arrays = reply.arrays
         if isinstance(arrays, int):
             arrays = self._spill.read(arrays)
-        return [arrays[key].reshape(-1) for key in self._sums]
+        return [self._summable(key, flat_reals(arrays[key])) for key in self._sums]
+
+    def _summable(self, key: str, flat: NDArray[Any]) -> NDArray[Any]:
+        """Return what is summed of an array: for wide whole numbers, the way from the first's."""
+        if not is_wide(flat.dtype):
+            return flat
+        if key not in self._bases:
+            self._bases[key] = flat.copy()
+        return differences(flat, self._bases[key])
 
     def _make_room(self) -> None:
         """Move early replies to disk while they take too much memory, the last in order first."""
@@ -344,7 +381,7 @@ def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     values : ndarray
         Finite floats.
     dtype : np.dtype
-        A bool, integer or float dtype.
+        A bool, integer, float or complex dtype.
 
     Returns
     -------
@@ -358,11 +395,16 @@ def to_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """
     if values.dtype == dtype:
         return values
-    if dtype.kind == "f":
+    if dtype.kind in "fc":
         with np.errstate(over="ignore"):  # what is beyond the dtype becomes infinite, and shows
             return values.astype(dtype)
     rounded: NDArray[Any] = np.clip(np.rint(values), *_range_of(dtype))
     return rounded.astype(dtype)
+
+
+def _num_reals(spec: ArraySpec) -> int:
+    """Return how many real numbers an array has; a complex one is two."""
+    return math.prod(spec.shape) * (2 if spec.dtype.kind == "c" else 1)
 
 
 def _range_of(dtype: np.dtype[Any]) -> tuple[float, float]:

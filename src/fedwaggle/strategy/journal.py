@@ -149,6 +149,7 @@ class Journal:
                 node_id=str(update.node_id),
                 num_examples=update.num_examples,
                 metrics=dict(update.metrics),
+                dropped_metrics=list(update.dropped_metrics),
                 metadata=_as_dict(update.metadata),
                 metadata_error=MetadataProblem(
                     code=problem.code, message=str(problem), paths=list(problem.paths)

@@ -6,15 +6,22 @@ metric is the weighted mean over those who sent it: sum_k(n_k * m_k) / sum_k(n_k
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import MetricRecord
 
-__all__ = ["average_metrics"]
+from fedwaggle.text import printable
+
+__all__ = ["average_metrics", "warn_of_dropped"]
+
+logger = logging.getLogger("flwr.fedwaggle.strategy")
 
 Metrics = Mapping[str, Any]
+
+_MOST_NAMED = 5  # clients, and metrics, in one warning
 
 
 def average_metrics(
@@ -65,3 +72,32 @@ def _mean(values: Sequence[tuple[float, float]]) -> float:
     halves = math.fsum(weight / total * (value / 2) for value, weight in values)
     numbers = [value for value, _ in values]
     return float(min(max(2 * halves, min(numbers)), max(numbers)))
+
+
+def warn_of_dropped(phase: str, server_round: int, dropped: Mapping[str, Sequence[str]]) -> None:
+    """Log once for a round which metrics were dropped, if any were.
+
+    Parameters
+    ----------
+    phase : str
+        What the clients were asked to do.
+    server_round : int
+        The round.
+    dropped : Mapping[str, Sequence[str]]
+        By client, the names of its metrics that were not finite.
+    """
+    clients = [client for client, names in dropped.items() if names]
+    if clients:
+        names = sorted({printable(name, 80) for names in dropped.values() for name in names})
+        logger.warning(
+            "%s, round %d: metrics that are not finite are dropped: %s (clients: %s)",
+            phase,
+            server_round,
+            _listed([repr(name) for name in names]),
+            _listed(clients),
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -28,7 +28,16 @@ from fedwaggle.errors import ConfigError
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.text import printable
 
-__all__ = ["ArraySpec", "Arrays", "Template", "decode", "encode"]
+__all__ = [
+    "ArraySpec",
+    "Arrays",
+    "Template",
+    "decode",
+    "decoded",
+    "encode",
+    "flat_reals",
+    "real_dtype",
+]
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 """Arrays by key, as in a state dict."""
@@ -36,6 +45,8 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 _STYPE = "numpy.ndarray"
 _LONGEST_HEADER = 12 + 10_000  # bytes; NumPy refuses to read longer ones too
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_OPAQUE = "_extra_state"  # torch's key for what a module's get_extra_state returns
+_REALS = {"F": "f", "D": "d", "G": "g"}  # of which complex numbers are pairs
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,21 @@ class Template:
         return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in self.specs.values())
 
     @cached_property
+    def opaque(self) -> frozenset[str]:
+        """Keys of the arrays that are no numbers to average: what torch calls extra state.
+
+        A module keeps there whatever it likes, such as pickled bytes. A client's own may have
+        another length, and is not read; the server's stays.
+        """
+        return frozenset(key for key in self.specs if key.rpartition(".")[2] == _OPAQUE)
+
+    @cached_property
+    def averaged(self) -> Template:
+        """The arrays that have a mean."""
+        specs = self.specs
+        return Template({key: specs[key] for key in specs if key not in self.opaque})
+
+    @cached_property
     def trainable(self) -> frozenset[str]:
         """Keys of the arrays that an optimizer may step.
 
@@ -127,11 +153,11 @@ class Template:
         return frozenset(
             key
             for key, spec in self.specs.items()
-            if spec.dtype.kind == "f" and key.rpartition(".")[2] not in _BUFFERS
+            if spec.dtype.kind in "fc" and key.rpartition(".")[2] not in (*_BUFFERS, _OPAQUE)
         )
 
 
-def decode(array: Array, key: str, spec: ArraySpec) -> NDArray[Any]:
+def decode(array: Array, key: str, spec: ArraySpec | None = None) -> NDArray[Any]:
     """Return an array of a reply, if it is what the model has under its key.
 
     Parameters
@@ -140,8 +166,8 @@ def decode(array: Array, key: str, spec: ArraySpec) -> NDArray[Any]:
         What a client sent. Its data is ``bytes``, or any buffer that holds a ``.npy`` file.
     key : str
         Its key, for the reason of a refusal.
-    spec : ArraySpec
-        What the model has there.
+    spec : ArraySpec | None (default: None)
+        What the model has there; None takes any numbers.
 
     Returns
     -------
@@ -164,6 +190,46 @@ def decode(array: Array, key: str, spec: ArraySpec) -> NDArray[Any]:
         return _read(array, spec)
     except Refused as refused:
         raise Refused(refused.code, f"{printable(key, 80)!r}: {refused.reason}") from None
+
+
+def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of the parts of a complex number; any other dtype is its own.
+
+    Examples
+    --------
+    >>> real_dtype(np.dtype("complex64")), real_dtype(np.dtype("int8"))
+    (dtype('float32'), dtype('int8'))
+    """
+    return np.dtype(_REALS.get(dtype.char, dtype))
+
+
+def flat_reals(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in one dimension, without a copy where it lies in C order.
+
+    Complex numbers become two real ones each: what is linear is the same for both.
+
+    Examples
+    --------
+    >>> flat_reals(np.array([[1 + 2j, 3]]))
+    array([1., 2., 3., 0.])
+    """
+    flat = array.reshape(-1)
+    return (
+        np.ascontiguousarray(flat).view(real_dtype(flat.dtype)) if flat.dtype.kind == "c" else flat
+    )
+
+
+def decoded(arrays: ArrayRecord, template: Template) -> Arrays:
+    """Return the arrays of a model that have a mean, as views of its bytes.
+
+    Parameters
+    ----------
+    arrays : ArrayRecord
+        The model.
+    template : Template
+        Its keys, shapes and dtypes.
+    """
+    return {key: decode(arrays[key], key, s) for key, s in template.averaged.specs.items()}
 
 
 def encode(array: NDArray[Any]) -> Array:
@@ -229,8 +295,8 @@ def _check_header(header: _Header, spec: ArraySpec | None) -> None:
     dtype = header.dtype
     if dtype.hasobject:
         raise Refused(Code.PICKLED, "expected numbers, got pickled Python objects")
-    if dtype.kind not in "biuf":
-        expected = "bool, int, uint or float" if spec is None else str(spec.dtype)
+    if dtype.kind not in "biufc":
+        expected = "bool, int, uint, float or complex" if spec is None else str(spec.dtype)
         got = printable(str(dtype), 40)
         raise Refused(Code.WRONG_DTYPE, f"expected dtype {expected}, got {got}")
     if spec is None:

@@ -17,9 +17,10 @@ from flwr.serverapp.strategy import FedAvgM, Strategy
 from flwr.serverapp.strategy.fedopt import FedOpt
 from numpy.typing import NDArray
 
-from fedwaggle.strategy.admission import first_non_finite
 from fedwaggle.strategy.aggregation import layers_of
 from fedwaggle.strategy.collecting import Collector, Step
+from fedwaggle.strategy.finite import first_non_finite
+from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.npy import Template, decode
 
 __all__ = ["take_step"]
@@ -67,7 +68,7 @@ def take_step(
         undo = _undo_of(strategy)
         with np.errstate(all="ignore"):  # what overflows is found below, and named
             arrays, metrics = collector.step(server_round)
-        bad = None if arrays is None else _first_non_finite(strategy, arrays)
+        bad = None if arrays is None else _first_non_finite(strategy, arrays, collector.kept)
         if bad is None:
             return (arrays, metrics), dropped
         undo()
@@ -105,10 +106,11 @@ def _kept(value: object) -> object:
     return ArrayRecord(dict(value.items())) if isinstance(value, ArrayRecord) else value
 
 
-def _first_non_finite(strategy: Strategy, arrays: ArrayRecord) -> str | None:
-    """Return the name of the first array that holds NaN or an infinity."""
-    specs = Template.of(arrays).specs
-    bad = first_non_finite({key: decode(arrays[key], key, spec) for key, spec in specs.items()})
+def _first_non_finite(strategy: Strategy, arrays: ArrayRecord, kept: Kept) -> str | None:
+    """Return the name of the first array that holds NaN or an infinity and did not before."""
+    specs = Template.of(arrays).averaged.specs
+    read = {key: decode(arrays[key], key, spec) for key, spec in specs.items()}
+    bad = first_non_finite(kept.blank(read))
     if bad is not None:
         return repr(bad)
     for name, moment in _moments_of(strategy):

@@ -54,13 +54,15 @@ class ClientUpdate(Generic[M_co]):
     metadata_error : MetadataError | None
         Why there is none, where it was refused.
     metrics : Mapping[str, float | int | list]
-        The reply's MetricRecord.
-    num_examples : int
-        The weight of this update in the mean.
+        The reply's MetricRecord, without what is not finite.
+    num_examples : float
+        The weight of this update in the mean: an int where the client sent one.
     seconds : float
         From the push of the message to this reply, on the server's clock.
     bytes : int
         Array data and metadata payload together.
+    dropped_metrics : tuple[str, ...]
+        Names of the metrics that were dropped, as they were not finite.
     norm : float | None
         L2 norm of the change that it makes to the trained arrays, as it was sent; None where it
         was not measured.
@@ -76,9 +78,10 @@ class ClientUpdate(Generic[M_co]):
     metadata: M_co
     metadata_error: MetadataError | None
     metrics: Mapping[str, Any]
-    num_examples: int
+    num_examples: float
     seconds: float
     bytes: int
+    dropped_metrics: tuple[str, ...] = ()
     norm: float | None = None
     scale: float = 1.0
     weight: float | None = None

@@ -42,7 +42,6 @@ from fedwaggle.strategy.admission import (
     admit_evaluation,
 )
 from fedwaggle.strategy.aggregation import is_robust, required_metrics
-from fedwaggle.strategy.changes import Ruler
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.collecting import (
     Collector,
@@ -53,9 +52,12 @@ from fedwaggle.strategy.collecting import (
 )
 from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
+from fedwaggle.strategy.forms import Form, form_of, is_overridden
+from fedwaggle.strategy.initial import check_initial
 from fedwaggle.strategy.intake import Intake
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
+from fedwaggle.strategy.metrics import warn_of_dropped
 from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.outliers import Bounds, OutlierRule
 from fedwaggle.strategy.policies import Policy
@@ -67,6 +69,7 @@ from fedwaggle.strategy.settings import setting_of
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.stepping import take_step
 from fedwaggle.strategy.trainable import check_trainable
+from fedwaggle.strategy.trees import number_by_name
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
 __all__ = ["Waggle"]
@@ -106,6 +109,11 @@ class Waggle(Strategy, Generic[M]):
         Names of the arrays that a server optimizer may step, such as ``trainable_names(model)``;
         the others (buffers, such as BatchNorm's running means) are averaged. None: all but
         BatchNorm's buffers.
+    fixed_model : bool, optional
+        Whether each reply to training must hold exactly the model's arrays. None: yes, but for
+        FedXgbBagging and FedXgbCyclic, whose model grows. Set it to False for a strategy with an
+        ``aggregate_train`` of its own that reads other arrays than the model's, or none: it gets
+        each reply as it came, if its arrays are finite numbers of at most ``fold-buffer`` bytes.
     rules : RoundRules, optional
         How long a round waits, what it admits, when the run gives up.
     policies : Sequence[Policy] (default: none)
@@ -127,8 +135,14 @@ class Waggle(Strategy, Generic[M]):
     Raises
     ------
     ConfigError
-        If ``codec="pickle"`` comes without ``trust_pickle=True``, or ``metadata`` cannot be a
-        contract.
+        If ``codec="pickle"`` comes without ``trust_pickle=True``, ``metadata`` cannot be a
+        contract, or ``fixed_model`` does not fit the strategy.
+
+    Notes
+    -----
+    Some arrays have no mean, and stay as they are in the global model: infinities that the model
+    holds and that clients send back at their place (attention masks), NaN in what is not
+    ``trainable``, and torch's ``_extra_state``, which is not read from replies at all.
     """
 
     def __init__(
@@ -139,6 +153,7 @@ class Waggle(Strategy, Generic[M]):
         run: Run | None = None,
         seed: int = 0,
         trainable: Collection[str] | None = None,
+        fixed_model: bool | None = None,
         rules: RoundRules | None = None,
         policies: Sequence[Policy[M]] = (),
         best_metric: str = "accuracy",
@@ -167,6 +182,8 @@ class Waggle(Strategy, Generic[M]):
         self.run = run
         self.seed = seed
         self.trainable = None if trainable is None else frozenset(trainable)
+        self.fixed_model = fixed_model
+        form_of(self, fixed_model=fixed_model)  # it refuses what does not fit
         self.rules = rules or RoundRules()
         self.policies = policies
         self.journal = Journal(run, best_metric, best_mode)
@@ -236,7 +253,8 @@ class Waggle(Strategy, Generic[M]):
         Raises
         ------
         ConfigError
-            If ``trainable`` names an array that ``initial_arrays`` lacks.
+            If ``trainable`` names an array that ``initial_arrays`` lacks, or if no round could
+            succeed with the initial arrays; no client is sent a message then.
         NodesError
             If there are not enough nodes in time, or too many rounds in a row were skipped.
         RunError
@@ -251,6 +269,12 @@ class Waggle(Strategy, Generic[M]):
             train_config or ConfigRecord(),
             evaluate_config or ConfigRecord(),
             evaluate_fn or _no_evaluation,
+        )
+        check_initial(
+            initial_arrays,
+            form=self._form,
+            trainable=self.trainable,
+            is_saved=self.run is not None,
         )
         roster = Roster(grid, self.rules.node_timeout)
         if engine_name(grid) == SIMULATION:
@@ -298,7 +322,7 @@ class Waggle(Strategy, Generic[M]):
             return None
         self._refuse_other_nodes(self.run, roster)
         snapshot = read_latest_snapshot(self.run.path)
-        if snapshot is not None:
+        if snapshot is not None and self._form.is_fixed:
             _refuse_another_model(self.run, snapshot, Template.of(initial_arrays))
             _refuse_another_seed(self.run, snapshot, self.seed)
         self.journal.run_resumed(
@@ -349,24 +373,25 @@ class Waggle(Strategy, Generic[M]):
         usable: set[str] = set()
         replies = self._ask(roster, cohort, plan, usable)
         rule = self._outlier_rule
-        ruler = Ruler(template, state.arrays) if rule.share else None
         collector = collector_for(  # it takes its memory now, while the clients train
             self,
             names,
             state.arrays,
             template,
             trainable=self.trainable,
-            ruler=ruler,
+            is_bounded=rule.share > 0,
             fold_buffer=self.rules.fold_buffer,
             spill_dir=self.run.path if self.run else None,  # /tmp may be memory itself
+            form=self._form,
         )
         judge = partial(
             admit,
             server_round=server_round,
-            template=template,
-            limits=self._limits,
+            template=collector.template,
+            limits=self._limits("train"),
             contract=self.contract,
-            ruler=ruler,
+            kept=collector.kept,
+            ruler=collector.ruler,
         )
         intake: Intake[M] = Intake(
             server_round,
@@ -380,7 +405,10 @@ class Waggle(Strategy, Generic[M]):
             for client, arrival in replies:
                 intake.take(client, arrival)
             intake.finish()
-            arrays, metrics = self._aggregate(server_round, intake, collector)
+            dropped = {update.client: update.dropped_metrics for update in intake.updates}
+            warn_of_dropped("train", server_round, dropped)
+            fewest = self._fewest_updates(len(names))
+            arrays, metrics = self._aggregate(server_round, intake, collector, fewest)
         updates, quarantined = intake.updates, intake.quarantined
         answered = {u.client for u in updates} | {q.client for q in quarantined}
         return Training(
@@ -407,6 +435,7 @@ class Waggle(Strategy, Generic[M]):
         )
         configure = self.configure_train if phase == "train" else self.configure_evaluate
         config = plan.train_config if phase == "train" else plan.evaluate_config
+        number_by_name(self, drawn_from.get_node_ids())
         with seeded_sampling(derive_seed(self.seed, "sample", phase, server_round)):
             cohort = list(configure(server_round, state.arrays, config, drawn_from))
         if reason := roster.why_not_repeatable():
@@ -443,14 +472,15 @@ class Waggle(Strategy, Generic[M]):
         server_round: int,
         intake: Intake[M],
         collector: Collector,
+        fewest: int,
     ) -> tuple[ArrayRecord | None, dict[str, Any]]:
         """Let the subclass read the metadata, and Flower's strategy take its step."""
-        if len(intake.updates) < self._fewest_updates:
+        if len(intake.updates) < fewest:
             return None, {}
         logger.info("aggregate_train: %d updates admitted", len(intake.updates))
         said = self.on_train_metadata(server_round, _with_metadata(intake.updates))
         metrics = as_metrics("on_train_metadata", said)
-        step, dropped = take_step(self, collector, server_round, self._fewest_updates)
+        step, dropped = take_step(self, collector, server_round, fewest)
         intake.drop(dropped, _STEP_NOT_FINITE)
         arrays, averaged = step
         return arrays, {**as_metrics("aggregate_train", averaged), **metrics}
@@ -468,12 +498,13 @@ class Waggle(Strategy, Generic[M]):
             rest_rounds=self.rules.cooldown_rounds,
         )
         if training.skipped:
+            asked = len(training.updates) + len(training.quarantined) + len(training.missing)
             logger.warning(
                 "round %d skipped: no step from %d usable updates (at least %d are needed); "
                 "the model stays",
                 server_round,
                 len(training.updates),
-                self._fewest_updates,
+                self._fewest_updates(asked),
             )
         return replace(
             state,
@@ -492,12 +523,14 @@ class Waggle(Strategy, Generic[M]):
         admitted: list[AdmittedEvaluation] = []
         quarantined: list[Quarantined] = []
         for client, arrival in self._ask(roster, cohort, plan, admitted):
-            reply = admit_evaluation(arrival, client=client, limits=self._limits)
+            reply = admit_evaluation(arrival, client=client, limits=self._limits("evaluate"))
             if isinstance(reply, Quarantined):
                 self.journal.quarantined(server_round, reply, "evaluate")
                 quarantined.append(reply)
             else:
                 admitted.append(reply)
+        dropped = {reply.client: reply.dropped_metrics for reply in admitted}
+        warn_of_dropped("evaluate", server_round, dropped)
         answered = {one.client for one in admitted} | {bad.client for bad in quarantined}
         rule = self.rules.outliers
         metric, mode = self.journal.best_metric, self.journal.best_mode
@@ -574,30 +607,42 @@ class Waggle(Strategy, Generic[M]):
             raise NodesError(f"max-skipped-rounds: {self._why_skipped(state)}")
 
     def _why_skipped(self, state: RunState) -> str:
+        advice = ""
+        if self._form is Form.MODEL_AND_MORE:  # a step of the user's own may need anything
+            advice = "; if its step reads other arrays than the model's, pass fixed_model=False"
         return (
-            f"{state.skipped} rounds in a row had fewer than {self._fewest_updates} usable "
+            f"{state.skipped} rounds in a row had fewer than {self._fewest_updates()} usable "
             "updates, or a step that was taken back; see the log, and the quarantined and missing "
-            "clients in the record, then go on from here with resume = latest"
+            f"clients in the record, then go on from here with resume = latest{advice}"
         )
 
     @property
     def _outlier_rule(self) -> OutlierRule:
-        """The bounds on updates; none where the strategy bounds them itself."""
-        return OutlierRule(share=0) if is_robust(self) else self.rules.outliers
+        """The bounds on updates; none where the strategy bounds them, or has no fixed model."""
+        is_bounded = self._form.is_fixed and not is_robust(self)
+        return self.rules.outliers if is_bounded else OutlierRule(share=0)
 
-    @property
-    def _limits(self) -> Limits:
+    def _limits(self, phase: Phase) -> Limits:
         return Limits(
             max_num_examples=self.rules.max_num_examples,
             weighted_by_key=setting_of(self, "weighted_by_key", "num-examples"),
             on_bad_metadata=self.rules.on_bad_metadata,
             max_record_bytes=self.max_metadata_bytes,
-            required_metrics=required_metrics(self),
+            required_metrics=required_metrics(self) if phase == "train" else frozenset(),
+            reads_all_metrics=is_overridden(self, f"aggregate_{phase}"),
+            form=self._form if phase == "train" else Form.MODEL,
+            arrayrecord_key=setting_of(self, "arrayrecord_key", "arrays"),
+            max_array_bytes=self.rules.fold_buffer,
         )
 
     @property
-    def _fewest_updates(self) -> int:
-        return max(1, self._nodes("min_train_nodes"))
+    def _form(self) -> Form:
+        return form_of(self, fixed_model=self.fixed_model)
+
+    def _fewest_updates(self, asked: int | None = None) -> int:
+        """Return how many updates a step needs; a strategy may ask fewer clients than it awaits."""
+        fewest = max(1, self._nodes("min_train_nodes"))
+        return fewest if asked is None else min(fewest, max(1, asked))
 
     def _nodes(self, attribute: str) -> int:
         return setting_of(self, attribute, 0)
