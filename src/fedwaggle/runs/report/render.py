@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.events import parse_line, resume_rounds
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.folder import EVENTS, REPORT, REQUEST
+from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.record import is_being_written
 from fedwaggle.runs.report.cells import client_facts, columns
 from fedwaggle.runs.report.client_figures import STATES, client_figures
@@ -98,7 +99,12 @@ def read_story(run: Path) -> RunStory:
     RunError
         If it has no events that can be read.
     """
-    return tell(list(read_events(run / EVENTS)))
+    lines = Lines(run / EVENTS)
+    resumes = resume_rounds(lines.read(bytes))
+    # The run may go on: what it writes from here on is of the next report.
+    size, lines = lines.offset, Lines(run / EVENTS)
+    story = tell(lines.read(parse_line, until=size), resumes)
+    return replace(story, damaged_lines=lines.damaged)
 
 
 def read_request(run: Path) -> Request | None:
