@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from itertools import count
+from pathlib import Path
 
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
@@ -15,6 +16,7 @@ from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedwaggle.identity import answer_identity
+from fedwaggle.runs import folder
 
 RUN_ID = 1
 
@@ -102,6 +104,22 @@ def task_identity() -> Iterator[None]:
     yield
     for key, value in before.items():
         setattr(TaskIdentity, key, value)
+
+
+class NoDrawing:
+    """Stands in for the process that draws a report."""
+
+    def __init__(self, run: Path) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no reports: there are many runs here, and each would start a process."""
+    monkeypatch.setattr(folder, "Drawing", NoDrawing)
 
 
 @pytest.fixture

@@ -206,6 +206,7 @@ class Journal:
             size = save_best(self._run.path, arrays, found)
         except OSError as error:
             logger.warning("%s: not written (%s); the one before stays", BEST, error)
+            self._run.not_written(BEST, error)
             self._record(
                 CheckpointFailed(
                     round=found.round,
@@ -216,6 +217,7 @@ class Journal:
                 )
             )
             return state.best
+        self._run.written(BEST)
         self._record(CheckpointSaved(**found.model_dump(), file=BEST, bytes=size))
         return found
 
@@ -259,6 +261,7 @@ class Journal:
                 save_final(self._run.path, arrays)
             except OSError as error:
                 logger.warning("%s: not written (%s)", FINAL, error)
+                self._run.not_written(FINAL, error)
                 self._record(
                     CheckpointFailed(
                         round=state.server_round,

@@ -30,7 +30,16 @@ from fedwaggle.runs.report.tables import tables
 from fedwaggle.runs.requests import Request
 from fedwaggle.text import printable
 
-__all__ = ["Section", "footer", "paired", "read_request", "read_story", "render", "write_report"]
+__all__ = [
+    "Section",
+    "footer",
+    "paired",
+    "read_request",
+    "read_story",
+    "render",
+    "write_page",
+    "write_report",
+]
 
 
 @dataclass(frozen=True)
@@ -81,14 +90,24 @@ def write_report(run: Path, output: Path | None = None) -> Path:
         If the run has no events that can be read, or the file cannot be written.
     """
     output = output or run / REPORT
-    page = render(run)
+    write_page(output, render(run))
+    return output
+
+
+def write_page(output: Path, page: str) -> None:
+    """Write a page.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written.
+    """
     try:
         write_atomic(output, page.encode())
     except OSError as error:
         raise RunError(
             f"{output}: the report cannot be written ({error.strerror}); name another file"
         ) from error
-    return output
 
 
 def read_story(run: Path) -> RunStory:
