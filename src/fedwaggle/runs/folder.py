@@ -21,6 +21,8 @@ from fedwaggle.errors import DiskError, RunError
 from fedwaggle.runs.drawing import Drawing, DrawingFailed, PageNotWritten
 from fedwaggle.runs.events import Event, RunFailed, to_line
 from fedwaggle.runs.files import LineFile, write_atomic
+from fedwaggle.runs.order import next_number, one_at_a_time
+from fedwaggle.runs.paths import EVENTS, REPORT, REQUEST
 from fedwaggle.runs.requests import Request
 from fedwaggle.runs.sinks import SinkThread, close_all
 from fedwaggle.text import printable
@@ -34,10 +36,6 @@ __all__ = [
     "outputs_root",
     "read_request",
 ]
-
-EVENTS = "events.jsonl"
-REQUEST = "run.json"
-REPORT = "report.html"
 
 logger = logging.getLogger("flwr.fedwaggle.runs")  # below Flower's, so that its log shows it
 
@@ -273,8 +271,11 @@ class Run:
 def make_folder(root: Path, name: str, request: Request) -> Path:
     """Make the folder of a new run, with its ``run.json``; see :meth:`Run.create`."""
     try:
-        path = _new_folder(root, name)
-        write_atomic(path / REQUEST, request.model_dump_json(indent=2).encode() + b"\n")
+        root.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(root):
+            asked = request.model_copy(update={"number": next_number(root)})
+            path = _new_folder(root, name)
+            write_atomic(path / REQUEST, asked.model_dump_json(indent=2).encode() + b"\n")
     except OSError as error:
         raise RunError(
             f"outputs: {root} cannot be written ({error.strerror or error}); set the config "
@@ -300,7 +301,6 @@ def read_request(path: Path) -> Request:
 
 def _new_folder(root: Path, name: str) -> Path:
     """Make a folder that no other run has."""
-    root.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:64]
     base = f"{stamp}-{plain}" if plain else stamp

@@ -15,6 +15,7 @@ from fedwaggle.errors import RunError
 from fedwaggle.runs.events import BestModel, Event, UnknownEvent, parse_line
 from fedwaggle.runs.folder import EVENTS
 from fedwaggle.runs.lines import Lines
+from fedwaggle.runs.order import run_folders
 from fedwaggle.runs.record import is_being_written, record_of
 from fedwaggle.text import printable
 
@@ -75,7 +76,7 @@ def list_runs(root: Path) -> list[RunListing]:
     root : Path
         The folder that holds the folders of runs. If it is not there, it holds none.
     """
-    return [_listing(path) for path in _run_folders(root)]
+    return [_listing(path) for path in run_folders(root)]
 
 
 def find_run(which: str, root: Path) -> Path:
@@ -93,7 +94,7 @@ def find_run(which: str, root: Path) -> Path:
     RunError
         If there is no such run. The message names those that come near.
     """
-    folders = _run_folders(root)
+    folders = run_folders(root)
     if which == "latest" and folders:
         return folders[-1]
     for path in (root / which, Path(which).expanduser()):
@@ -184,8 +185,3 @@ def _events_in_short(lines: Lines) -> Iterator[Event | UnknownEvent]:
 def _unless_an_update(line: bytes) -> Event | UnknownEvent | None:
     # Where a line is laid out in another way, it is parsed as the others are.
     return None if _CLIENT_UPDATED in line[:100] else parse_line(line)
-
-
-def _run_folders(root: Path) -> list[Path]:
-    """Return the run folders in a folder; their names begin with the time of their start."""
-    return sorted(events.parent for events in root.glob(f"*/{EVENTS}"))
