@@ -32,6 +32,7 @@ from fedwaggle.runs.events import (
 )
 from fedwaggle.runs.requests import installed_versions
 from fedwaggle.runs.snapshots import Snapshot, write_snapshot
+from fedwaggle.strategy.alike import Repeats, in_words
 from fedwaggle.strategy.policies import Decision
 from fedwaggle.strategy.rounds import RoundSummary
 from fedwaggle.strategy.state import RunState, to_ndarrays
@@ -63,6 +64,7 @@ class Journal:
         self._best_metric = best_metric
         self._best_mode = best_mode
         self._began = time.monotonic()
+        self._repeats = Repeats()
 
     def run_started(
         self, *, strategy: str, engine: str, num_rounds: int, nodes: int | None, state: RunState
@@ -150,8 +152,11 @@ class Journal:
     def quarantined(
         self, server_round: int, bad: Quarantined, phase: Literal["train", "evaluate"]
     ) -> None:
-        """Record a reply that was refused, and log why."""
-        logger.warning("%s: client %s: %s (%s)", phase, bad.client, bad.reason, bad.code)
+        """Record a reply that was refused; of several alike, one is logged and all are counted."""
+        level = logging.WARNING if self._repeats.is_first(bad) else logging.DEBUG
+        logger.log(
+            level, "%s: client %s: %s (%s)", phase, bad.client, in_words(bad.reason), bad.code
+        )
         self._record(
             ClientQuarantined(
                 round=server_round,
@@ -223,6 +228,8 @@ class Journal:
 
     def round_finished(self, summary: RoundSummary[Any], phases: Mapping[str, float]) -> None:
         """Record the end of a round, and the seconds of its phases."""
+        for line in self._repeats.take():
+            logger.warning("round %d: %s", summary.server_round, line)
         training = summary.training
         self._record(
             RoundFinished(

@@ -46,6 +46,11 @@ class Training(Generic[M_co]):
     skipped: bool = False
 
     @property
+    def sampled(self) -> int:
+        """Clients that were asked."""
+        return len(self.updates) + len(self.quarantined) + len(self.missing)
+
+    @property
     def bytes_up(self) -> int:
         """Size of the updates together."""
         return sum(update.bytes for update in self.updates)
