@@ -11,8 +11,9 @@ import pytest
 
 from fedwaggle.errors import DiskError
 from fedwaggle.runs import Run
-from fedwaggle.runs.drawing import Drawing, DrawingFailed
-from fedwaggle.runs.events import RunFinished
+from fedwaggle.runs.drawing import DrawingFailed, draw_report
+from fedwaggle.runs.events import Event, RunFinished
+from fedwaggle.runs.sinks import SinkThread
 from runs.report_data import Federation, run_events, write_run
 
 END = RunFinished(rounds=0, sha256="", seconds=1.0)
@@ -87,9 +88,27 @@ def test_a_report_that_cannot_be_drawn_is_one_warning(
 
 
 def test_a_report_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
-    drawing = Drawing(write_run(tmp_path / "run", [END]), deadline=0)
+    run = write_run(tmp_path / "run", [END])
     with pytest.raises(DrawingFailed, match="not drawn within 0 s"):
-        drawing.wait()
+        draw_report(run, deadline=0)
+
+
+def test_a_tracker_finds_the_report_when_it_is_closed(tmp_path: Path) -> None:
+    """W&B keeps it as an artifact."""
+    found: list[bool] = []
+    run = Run.create(tmp_path)
+
+    class Tracker:
+        def record(self, event: Event) -> None:
+            pass
+
+        def close(self) -> None:
+            found.append((run.path / "report.html").exists())
+
+    run.attach([SinkThread("a", Tracker)])
+    with run:
+        run.record(END)
+    assert found == [True]
 
 
 def test_a_report_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from itertools import count
-from pathlib import Path
 
 import pytest
 from flwr.app import Context, Error, Message, RecordDict
@@ -106,20 +105,10 @@ def task_identity() -> Iterator[None]:
         setattr(TaskIdentity, key, value)
 
 
-class NoDrawing:
-    """Stands in for the process that draws a report."""
-
-    def __init__(self, run: Path) -> None:
-        pass
-
-    def wait(self) -> None:
-        pass
-
-
 @pytest.fixture(autouse=True)
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no reports: there are many runs here, and each would start a process."""
-    monkeypatch.setattr(folder, "Drawing", NoDrawing)
+    monkeypatch.setattr(folder, "draw_report", lambda run: None)
 
 
 @pytest.fixture

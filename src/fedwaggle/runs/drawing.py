@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedwaggle.text import printable
 
-__all__ = ["NOT_WRITTEN", "Drawing", "DrawingFailed", "PageNotWritten"]
+__all__ = ["NOT_WRITTEN", "DrawingFailed", "PageNotWritten", "draw_report"]
 
 NOT_WRITTEN = 3  # exit status of the process: the page is drawn, and cannot be written
 DEADLINE = 120  # seconds
@@ -27,8 +27,8 @@ class PageNotWritten(DrawingFailed):
     """The report was drawn, and its file cannot be written."""
 
 
-class Drawing:
-    """A process that draws the report of a run.
+def draw_report(run: Path, *, deadline: int = DEADLINE) -> None:
+    """Draw the report of a run, in another process.
 
     Parameters
     ----------
@@ -40,41 +40,26 @@ class Drawing:
     Raises
     ------
     DrawingFailed
-        If the process cannot be started.
+        If there is no report. The message is the reason.
     """
-
-    def __init__(self, run: Path, *, deadline: int = DEADLINE) -> None:
-        self._deadline = deadline
-        packages = os.pathsep.join(path for path in sys.path if path)  # it finds what we find
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "fedwaggle.runs.report", str(run), str(deadline)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C stops the run, and its report is drawn
-                env={**os.environ, "PYTHONPATH": packages, "PYTHONUTF8": "1"},
-            )
-        except OSError as error:
-            raise DrawingFailed(f"its process cannot be started ({error})") from error
-
-    def wait(self) -> None:
-        """Wait until the report is there.
-
-        Raises
-        ------
-        DrawingFailed
-            If it is not. The message is the reason.
-        """
-        with self._process:
-            try:
-                _, said = self._process.communicate(timeout=self._deadline)
-            except subprocess.TimeoutExpired:
-                raise DrawingFailed(f"it was not drawn within {self._deadline} s") from None
-            finally:
-                self._process.kill()
-        reason = printable(said.decode(errors="replace").strip().rpartition("\n")[2], 300)
-        if self._process.returncode == NOT_WRITTEN:
-            raise PageNotWritten(reason)
-        if self._process.returncode != 0:
-            raise DrawingFailed(reason or f"its process ended ({self._process.returncode})")
+    packages = os.pathsep.join(path for path in sys.path if path)  # it finds what we find
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fedwaggle.runs.report", str(run), str(deadline)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=deadline,
+            check=False,
+            start_new_session=True,  # Ctrl-C stops the run, and its report is drawn
+            env={**os.environ, "PYTHONPATH": packages, "PYTHONUTF8": "1"},
+        )
+    except OSError as error:
+        raise DrawingFailed(f"its process cannot be started ({error})") from error
+    except subprocess.TimeoutExpired:
+        raise DrawingFailed(f"it was not drawn within {deadline} s") from None
+    reason = printable(done.stderr.decode(errors="replace").strip().rpartition("\n")[2], 300)
+    if done.returncode == NOT_WRITTEN:
+        raise PageNotWritten(reason)
+    if done.returncode != 0:
+        raise DrawingFailed(reason or f"its process ended ({done.returncode})")

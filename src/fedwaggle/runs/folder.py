@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedwaggle.errors import DiskError, RunError
-from fedwaggle.runs.drawing import Drawing, DrawingFailed, PageNotWritten
+from fedwaggle.runs.drawing import DrawingFailed, PageNotWritten, draw_report
 from fedwaggle.runs.events import Event, RunFailed, to_line
 from fedwaggle.runs.files import LineFile, write_atomic
 from fedwaggle.runs.order import next_number, one_at_a_time
@@ -240,7 +240,9 @@ class Run:
         self._lines.close()
         if self._lines.waiting:
             self.not_written(EVENTS, f"its last {self._lines.waiting:,} lines")
-        self._draw_and_close_sinks()
+        self._draw()
+        close_all(self._sinks)  # after the report: a tracker may show it, too
+        self._sinks.clear()
         if not self._unwritten:
             return ""
         files = ", ".join(f"{name} ({reason})" for name, reason in self._unwritten.items())
@@ -250,18 +252,9 @@ class Run:
             f"`waggle run --resume {self.path.name}`"
         )
 
-    def _draw_and_close_sinks(self) -> None:
-        drawing = None
+    def _draw(self) -> None:
         try:
-            drawing = Drawing(self.path)
-        except DrawingFailed as error:
-            logger.warning("no report: %s", error)
-        close_all(self._sinks)  # while the report is drawn
-        self._sinks.clear()
-        if drawing is None:
-            return
-        try:
-            drawing.wait()
+            draw_report(self.path)
         except PageNotWritten as error:
             self.not_written(REPORT, error)
         except DrawingFailed as error:
