@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedwaggle.runs.events import Event, RunFinished, UnknownEvent, current_events, read_events
+from fedwaggle.runs.listing import find_run
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart"
 
@@ -68,7 +69,7 @@ def plain_env() -> dict[str, str]:
 
 def latest(outputs: Path) -> Path:
     """Return the last run's folder."""
-    return max(path for path in outputs.iterdir() if (path / "run.json").exists())
+    return find_run("latest", outputs)
 
 
 def story(run_folder: Path) -> list[Event | UnknownEvent]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from fedwaggle.config import RunConfig, read_config
@@ -57,7 +57,7 @@ def test_every_mistake_is_told_at_once() -> None:
         "write it without quotes and without a point",
         "fraction-train: expected greater than 0, got int 0; change fraction-train",
         "lr-schedule: expected 'step', 'constant', 'exponential' or 'cosine', got str 'stpe'; "
-        "change lr-schedule",
+        "did you mean 'step'?",
         "lr-min: expected at most lr, which is 0.01, got float 0.5; change lr-min",
         "bach-size: unknown key; did you mean 'batch-size'?",
     ]
@@ -82,6 +82,9 @@ def test_every_mistake_is_told_at_once() -> None:
         ("tracker", "wandb,comet", "a list of wandb, tensorboard, separated by commas"),
         ("fork", True, "false unless resume names the run to fork"),
         ("fraction-evaluate", 1.01, "less than or equal to 1"),
+        ("rest-stragglers", 0.5, "0, or a factor above 1"),
+        ("rest-stragglers", 1, "0, or a factor above 1"),
+        ("rest-stragglers", -2.0, "greater than or equal to 0"),
     ],
 )
 def test_a_bad_value_is_refused_in_words(key: str, value: object, expected: str) -> None:
@@ -132,6 +135,31 @@ def test_an_app_adds_keys_in_a_subclass() -> None:
         "drop-out: expected less than 1, got float 1.0; change drop-out",
         "dropout: unknown key; did you mean 'drop-out'?",
     )
+
+
+def test_a_misspelt_choice_is_told_the_nearest_one() -> None:
+    assert mistakes_of({"partitioner": "dirichelt", "best-mode": "most", "lr-schedule": "zzz"}) == [
+        "lr-schedule: expected 'step', 'constant', 'exponential' or 'cosine', got str 'zzz'; "
+        "change lr-schedule",
+        "partitioner: expected 'iid', 'dirichlet', 'shards' or 'classes', got str 'dirichelt'; "
+        "did you mean 'dirichlet'?",
+        "best-mode: expected 'max' or 'min', got str 'most'; change best-mode",
+    ]
+
+
+def test_a_validator_of_the_whole_config_has_the_last_word() -> None:
+    """Its text is the mistake, beside none of pydantic's."""
+
+    class MyConfig(RunConfig):
+        @model_validator(mode="after")
+        def _few_epochs_for_small_batches(self) -> MyConfig:
+            if self.local_epochs * 10 > self.batch_size:
+                raise ValueError("local-epochs: at most a tenth of batch-size; lower it")
+            return self
+
+    with pytest.raises(ConfigError) as caught:
+        read_config({"local-epochs": 5}, MyConfig)
+    assert caught.value.mistakes == ("local-epochs: at most a tenth of batch-size; lower it",)
 
 
 def test_a_config_cannot_be_changed() -> None:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedwaggle.config import RunConfig, read_config
 from fedwaggle.data import Examples, fingerprint, load_split
 from fedwaggle.runs import Request, Run, open_run, outputs_root
-from fedwaggle.runs.requests import code_hash, installed_versions
+from fedwaggle.runs.requests import code_hash, installed_versions, source_hashes
 from fedwaggle.schedules import schedule_of
 from fedwaggle.seeds import derive_seed, seed_everything
 from fedwaggle.strategy import RoundRules, engine_name, trainable_names
@@ -56,12 +56,14 @@ def main(grid: Grid, context: Context) -> None:
 
 def open_folder(config: RunConfig, context: Context, test_set: Examples, engine: str) -> Run:
     """Open the folder of a new run, or of the one that the config says to go on with."""
+    package = Path(__file__).parent
     request = Request(
         config=dict(context.run_config),
         seed=config.seed,
         engine=engine,
         versions=installed_versions(),
-        code=code_hash(Path(__file__).parent.glob("*.py")),
+        code=code_hash(package),
+        sources=source_hashes(package),
         dataset=fingerprint(test_set),
     )
     return open_run(

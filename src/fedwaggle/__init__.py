@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedwaggle.errors import (
         ConfigError,
         DatasetError,
+        DiskError,
         EngineError,
         MetadataCode,
         MetadataError,
@@ -66,6 +67,7 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "Decision",
+    "DiskError",
     "EngineError",
     "Examples",
     "Instructions",
@@ -116,6 +118,7 @@ _HOMES = {
     "ConfigError": "errors",
     "DatasetError": "errors",
     "Decision": "strategy",
+    "DiskError": "errors",
     "EngineError": "errors",
     "Examples": "data",
     "Instructions": "instructions",

@@ -15,6 +15,7 @@ before any client starts. An app with keys of its own makes a subclass and names
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -32,7 +33,7 @@ from pydantic_core import ErrorDetails
 
 from fedwaggle.errors import ConfigError
 
-__all__ = ["TRACKER_NAMES", "RunConfig", "read_config"]
+__all__ = ["TRACKER_NAMES", "RunConfig", "mistakes_in", "read_config", "too_many_nodes"]
 
 TRACKER_NAMES = ("wandb", "tensorboard")
 
@@ -52,6 +53,12 @@ def _names(value: str) -> tuple[str, ...]:
 
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
+
+
+def _zero_or_above_one(value: float) -> float:
+    if value != 0 and not value > 1:
+        raise ValueError("0, or a factor above 1")
+    return value
 
 
 class RunConfig(BaseModel):
@@ -207,11 +214,11 @@ class RunConfig(BaseModel):
         description="Share of a round's sampled clients that end the run once they have converged, "
         "twice in a row; 0 never does. A client that did not report it counts as not converged.",
     )
-    rest_stragglers: float = Field(
+    rest_stragglers: Annotated[float, AfterValidator(_zero_or_above_one)] = Field(
         default=0.0,
         ge=0,
-        description="How many times the median training time lets a client rest for two rounds; "
-        "0 rests nobody. Times differ from run to run, and so will the model.",
+        description="How many times the median training time, above 1, lets a client rest for two "
+        "rounds; 0 rests nobody. Times differ from run to run, and so will the model.",
     )
     # -- what is kept and shown
     best_metric: str = Field(
@@ -295,21 +302,77 @@ def read_config(run_config: Mapping[str, Any], cls: type[RunConfig] = RunConfig)
     try:
         return cls.model_validate(dict(run_config), by_alias=True, by_name=False)
     except ValidationError as error:
-        known = [str(field.alias) for field in cls.model_fields.values()]
-        raise ConfigError([_mistake(detail, known) for detail in error.errors()]) from None
+        raise ConfigError(_mistakes(error, cls)) from None
+
+
+def mistakes_in(run_config: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with those keys of a run config that are this library's.
+
+    Examples
+    --------
+    >>> mistakes_in({"seed": -1, "a-key-of-the-app": 1})
+    ['seed: expected greater than or equal to 0, got int -1; change seed']
+    """
+    known = {str(field.alias) for field in RunConfig.model_fields.values()}
+    shared = {key: value for key, value in run_config.items() if key in known}
+    try:
+        read_config(shared)
+    except ConfigError as error:
+        return list(error.mistakes)
+    return []
+
+
+def too_many_nodes(run_config: Mapping[str, Any], nodes: int) -> list[str]:
+    """Return a mistake for each key that waits for more nodes than there are.
+
+    Examples
+    --------
+    >>> keys = {"min-train-nodes": 1, "min-available-nodes": 1, "fraction-evaluate": 0.0}
+    >>> too_many_nodes({**keys, "min-replies": 3}, nodes=1)
+    ['min-replies: expected at most 1, as many as there are nodes, got 3; \
+start with --nodes 3 or more, or set min-replies=1']
+    """
+    defaults = {str(field.alias): field.default for field in RunConfig.model_fields.values()}
+    config = {**defaults, **run_config}
+    keys = ["min-train-nodes", "min-evaluate-nodes", "min-available-nodes", "min-replies"]
+    if not config["fraction-evaluate"]:
+        keys.remove("min-evaluate-nodes")  # nobody evaluates
+    return [
+        f"{key}: expected at most {nodes}, as many as there are nodes, got {config[key]}; "
+        f"start with --nodes {config[key]} or more, or set {key}={nodes}"
+        for key in keys
+        if isinstance(config[key], int) and config[key] > nodes
+    ]
+
+
+def _mistakes(error: ValidationError, cls: type[RunConfig]) -> list[str]:
+    known = [str(field.alias) for field in cls.model_fields.values()]
+    return [_mistake(detail, known) for detail in error.errors()]
 
 
 def _mistake(detail: ErrorDetails, known: list[str]) -> str:
     """Return one line: the key, what was expected, what came, what to do."""
-    kind, key = detail["type"], str(detail["loc"][0])
+    kind = detail["type"]
+    said = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if not detail["loc"]:
+        return said  # a validator of the whole config has words of its own
+    key = str(detail["loc"][0])
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(key, known, n=1)
         fix = f"did you mean {near[0]!r}?" if near else _NO_SUCH_KEY
         return f"{key}: unknown key; {fix}"
-    said = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    expected, fix = _WORDS.get(kind, (said, f"change {key}"))
+    expected, fix = _WORDS.get(kind, (said.removeprefix("Input should be "), f"change {key}"))
+    if kind == "literal_error":
+        fix = _nearest_choice(detail) or fix
     came = f"{type(detail['input']).__name__} {reprlib.repr(detail['input'])}"
     return f"{key}: expected {expected}, got {came}; {fix}"
+
+
+def _nearest_choice(detail: ErrorDetails) -> str:
+    """Return the choice that may be meant, as a question; empty if none comes near."""
+    choices = re.findall(r"'([^']*)'", detail["msg"])
+    near = difflib.get_close_matches(str(detail["input"])[:100], choices, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 _NO_SUCH_KEY = "remove it, or give it a field in a subclass of RunConfig"

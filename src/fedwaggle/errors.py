@@ -5,6 +5,7 @@
     WaggleError
     ├── ConfigError     a run config or an argument that cannot work, with every mistake in it
     ├── DatasetError    a data set or a partition that cannot be had
+    ├── DiskError       a run that ended, but whose last files could not be written
     ├── EngineError     a run that could not start, or that failed
     ├── MetadataError   a client's metadata that was refused: a code, and the paths of bad fields
     ├── NodesError      a round that too few nodes or usable updates came together for
@@ -23,6 +24,7 @@ from enum import StrEnum
 __all__ = [
     "ConfigError",
     "DatasetError",
+    "DiskError",
     "EngineError",
     "MetadataCode",
     "MetadataError",
@@ -58,6 +60,10 @@ class ConfigError(WaggleError):
 
 class DatasetError(WaggleError):
     """A data set or a partition that cannot be had; the message lists every way to get it."""
+
+
+class DiskError(WaggleError):
+    """A run that ended, but whose last files could not be written; the message names them."""
 
 
 class EngineError(WaggleError):

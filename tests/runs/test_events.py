@@ -9,7 +9,6 @@ from typing import get_args
 
 import pytest
 
-from fedwaggle.errors import RunError
 from fedwaggle.runs import events as vocabulary
 from fedwaggle.runs.events import (
     ClientUpdated,
@@ -77,13 +76,10 @@ def test_what_this_version_does_not_know_is_read_as_unknown(line: str) -> None:
     assert event.raw == json.loads(line)
 
 
-def test_a_half_written_last_line_is_left_out_and_a_damaged_one_named(tmp_path: Path) -> None:
+def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(to_line(round_finished(1)) + "\n" + '{"v": 1, "ev')
     assert [event.round for event in read_events(path)] == [1]
-    path.write_text("nonsense\n" + to_line(round_finished(1)) + "\n")
-    with pytest.raises(RunError, match=r"line 1"):
-        list(read_events(path))
 
 
 def test_a_resume_supersedes_later_rounds_and_the_end_that_was_none() -> None:

@@ -127,7 +127,7 @@ def test_each_sampled_client_has_one_state_a_round() -> None:
 def test_a_reply_refused_in_evaluation_leaves_the_training_as_it_was() -> None:
     story = tell([begun(1, "a"), update(1, "a", converged=True), refused(1, "a", "evaluate")])
     assert states(story) == {("a", 1): "CONVERGED"}
-    assert len(story.quarantines) == 1
+    assert story.quarantines.count == 1
 
 
 def test_superseded_events_are_left_out_and_counted() -> None:

@@ -243,17 +243,6 @@ def test_off_a_terminal_a_running_run_is_awaited(tmp_path: Path) -> None:
     assert [word in captured.get() for word in ("iid  running", "iid  finished")] == [True, True]
 
 
-def test_a_line_of_other_hands_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """The first line is read before, so that the bad one is the first of what was appended."""
-    file = tmp_path / "events.jsonl"
-    file.write_text(to_line(START) + "\n")
-    tail = Tail(tmp_path)
-    tail.record()
-    file.write_text(file.read_text() + "garbage\n")
-    with pytest.raises(RunError, match=rf"{file}, line 2: expected one JSON object a line"):
-        tail.record()
-
-
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=str(tmp_path)):
         watch(tmp_path)

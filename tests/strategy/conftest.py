@@ -15,6 +15,7 @@ from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedwaggle.identity import answer_identity
+from fedwaggle.runs import folder
 
 RUN_ID = 1
 
@@ -102,6 +103,12 @@ def task_identity() -> Iterator[None]:
     yield
     for key, value in before.items():
         setattr(TaskIdentity, key, value)
+
+
+@pytest.fixture(autouse=True)
+def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no reports: there are many runs here, and each would start a process."""
+    monkeypatch.setattr(folder, "draw_report", lambda run: None)
 
 
 @pytest.fixture

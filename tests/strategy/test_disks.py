@@ -17,7 +17,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from fedwaggle.errors import RunError
+from fedwaggle.errors import DiskError, RunError
 from fedwaggle.runs import Run
 from fedwaggle.runs.events import read_events
 from fedwaggle.strategy import Waggle
@@ -42,6 +42,11 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture(autouse=True)
+def no_reports() -> None:
+    """Let reports be drawn here: they need room, too."""
+
+
 def train(msg, context):
     sent = msg.content["arrays"]["w"].numpy()
     arrays = ArrayRecord({"w": Array(sent + np.float32(1))})
@@ -59,8 +64,11 @@ def start(run, grid, rounds=4, evaluate=rising):
     return strategy.start(grid, initial, rounds, evaluate_fn=evaluate)
 
 
-def test_a_disk_that_fills_up_costs_files_and_not_the_run(make_grid, tmp_path):
-    """Of 650 kB, 250 kB are taken in round 2: what was written stays whole, training goes on."""
+def test_a_disk_that_fills_up_costs_files_and_not_the_training(make_grid, tmp_path):
+    """All that is left is taken in round 2: what was written stays whole, and all rounds are run.
+
+    The end names the models that could not be written.
+    """
     with small_disk(tmp_path / "disk", "size=650k") as disk:
 
         def filling(server_round, arrays):
@@ -69,12 +77,14 @@ def test_a_disk_that_fills_up_costs_files_and_not_the_run(make_grid, tmp_path):
                     os.posix_fallocate(ballast.fileno(), 0, _room_left(disk))
             return rising(server_round, arrays)
 
-        with Run.create(disk) as run:
+        with pytest.raises(DiskError) as caught, Run.create(disk) as run:  # noqa: PT012
             result = start(run, make_grid(train, 2), evaluate=filling)
             path = run.path
             best = json.loads((path / "best.json").read_text())
             state = torch.load(path / "best.pth", weights_only=True)
             (disk / "ballast").unlink()  # the report and the end of the record find room again
+        assert "best.pth" in str(caught.value)
+        assert "final.pth" in str(caught.value)
         assert result.arrays["w"].numpy()[0] == 4.0
         assert best["round"] == 1
         assert state["w"][0] == best["round"]
@@ -107,8 +117,9 @@ def test_files_of_limited_size_are_the_same_story_without_root(make_grid, tmp_pa
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
     try:
-        with Run.create(tmp_path) as run:
-            result = start(run, make_grid(train, 2))
+        with pytest.raises(DiskError, match=r"best\.pth .*final\.pth .*report\.html"):  # noqa: SIM117
+            with Run.create(tmp_path) as run:
+                result = start(run, make_grid(train, 2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)

@@ -276,7 +276,7 @@ def test_a_round_without_a_usable_update_keeps_the_model(make_grid):
     def client(msg, context):
         received.append(values(msg.content["arrays"]))
         if msg.content["config"]["server-round"] == 1:
-            raise RuntimeError("boom")
+            raise RuntimeError(("boom", "bang")[context.node_config["partition-id"]])
         return add_partition(msg, context)
 
     strategy = WaggleAdagrad(fraction_evaluate=0.0)
@@ -286,7 +286,7 @@ def test_a_round_without_a_usable_update_keeps_the_model(make_grid):
 
 def test_a_run_in_which_no_client_ever_trained_has_not_ended_well(make_grid):
     def client(msg, context):
-        raise RuntimeError("boom")
+        raise RuntimeError(("boom", "bang")[context.node_config["partition-id"]])
 
     with pytest.raises(NodesError, match="no client has trained the model: 2 rounds in a row"):
         start(WaggleAvg(fraction_evaluate=0.0), make_grid(client, 2), rounds=2)

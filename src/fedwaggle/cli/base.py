@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from fedwaggle.errors import ConfigError, EngineError, NodesError, WaggleError
+from fedwaggle.errors import ConfigError, DiskError, EngineError, NodesError, WaggleError
 
 __all__ = ["FAILED", "app", "outputs_here", "show_tracebacks"]
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit statuses: a run failed, a request was wrong, Ctrl-C
+
+_FAILURES = (DiskError, EngineError, NodesError)
 
 _TRACEBACKS = "fedwaggle.tracebacks"  # key in click's per-call storage
 
@@ -35,7 +37,7 @@ class _Commands(TyperGroup):
             if ctx.meta.get(_TRACEBACKS):
                 raise
             _print_error(error)
-            ctx.exit(FAILED if isinstance(error, EngineError | NodesError) else REFUSED)
+            ctx.exit(FAILED if isinstance(error, _FAILURES) else REFUSED)
 
 
 app = typer.Typer(

@@ -85,17 +85,31 @@ def run(
     """
     from fedwaggle.engine import read_app
     from fedwaggle.engine import run as run_locally
+    from fedwaggle.engine.app import read_defaults
+    from fedwaggle.engine.checks import check_both
+    from fedwaggle.engine.options import EngineOptions
     from fedwaggle.runs import outputs_root
 
     if verbose:
         show_tracebacks(ctx)
-    defaults = read_app(app).config
+    defaults = read_defaults(app)
     overrides = parse_run_config(run_config or [], defaults)
     overrides |= parse_settings(settings or [], defaults)
-    asked = read_app(app, overrides)
+    is_new = resume is None and not fork
+    known_nodes = nodes or _NODES if is_new else nodes
+    _, asked = check_both(
+        lambda: EngineOptions(
+            nodes=known_nodes or _NODES,
+            workers=workers,
+            client_timeout=client_timeout,
+            gpus=gpus,
+            clients_per_gpu=clients_per_gpu,
+        ),
+        lambda: read_app(app, overrides, nodes=known_nodes),
+    )
     os.environ.setdefault("WAGGLE_OUTPUTS", str(outputs_here()))
     outputs = outputs_root(str(asked.config.get("outputs", "")))
-    if resume is not None or fork:
+    if not is_new:
         asked, recorded = app_that_goes_on(app, overrides, outputs, resume, fork=fork)
         nodes = nodes or recorded
     nodes = nodes or _NODES

@@ -3,7 +3,8 @@
 The folder's ``pyproject.toml`` says both, as Flower defines them: ``[tool.flwr.app.components]``
 names the ServerApp and the ClientApp as ``module:attribute``, ``[tool.flwr.app.config]`` holds
 the defaults of the run config. What a user overrides is checked here, key and type, so that a
-typing mistake is known before anything starts. Neither Flower nor the app is imported.
+typing mistake is known before anything starts; and so is a bad value, in an app that reads its
+config with this library. Neither Flower nor the app is imported.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as short_repr
-from typing import Any, TypeAlias
+from typing import Any
 
+from fedwaggle.engine.checks import ConfigValue, mistakes_before_start
 from fedwaggle.errors import ConfigError
 
-__all__ = ["App", "ConfigValue", "read_app"]
-
-ConfigValue: TypeAlias = bool | int | float | str
+__all__ = ["App", "ConfigValue", "read_app", "read_defaults"]
 
 _FIX_FOLDER = "give the folder of a Flower app, the one that `flwr run` takes"
 
@@ -56,7 +56,21 @@ class App:
         return self.serverapp, self.clientapp
 
 
-def read_app(path: str | Path, overrides: Mapping[str, Any] | None = None) -> App:
+def read_defaults(path: str | Path) -> dict[str, ConfigValue]:
+    """Return the run config that stands in an app's folder, as it stands.
+
+    Raises
+    ------
+    ConfigError
+        If there is no ``pyproject.toml`` that can be read.
+    """
+    pyproject = _read_pyproject(Path(path).expanduser().absolute())
+    return _flatten(_table(pyproject, "tool", "flwr", "app", "config"))[0]
+
+
+def read_app(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, *, nodes: int | None = None
+) -> App:
     """Read a Flower app folder.
 
     Parameters
@@ -66,6 +80,8 @@ def read_app(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Ap
     overrides : Mapping[str, Any] | None
         Values to use in place of the folder's. Each key must be one of the folder's, and each
         value of its default's type; a whole number is taken for a float, too.
+    nodes : int | None
+        How many nodes there will be, if that is known: a config that waits for more is a mistake.
 
     Returns
     -------
@@ -75,8 +91,9 @@ def read_app(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Ap
     Raises
     ------
     ConfigError
-        If the folder is not a Flower app, or an override cannot be used. Every mistake is in
-        it; for an unknown key also the nearest one that there is.
+        If the folder is not a Flower app, an override cannot be used, or the app reads a
+        ``RunConfig`` and one of its keys has a bad value. Every mistake is in it; for an unknown
+        key also the nearest one that there is.
     """
     folder = Path(path).expanduser().absolute()
     pyproject = _read_pyproject(folder)
@@ -90,6 +107,8 @@ def read_app(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Ap
         if not _is_reference(components.get(kind))
     ]
     config = _merge(defaults, overrides or {}, mistakes)
+    serverapp = str(components.get("serverapp", ""))
+    mistakes += mistakes_before_start(folder, serverapp, config, nodes)
     if mistakes:
         raise ConfigError(mistakes)
     project = _table(pyproject, "project")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedwaggle.engine.app import App, read_app
+from fedwaggle.engine.checks import check_both, refuse_mistakes
 from fedwaggle.engine.options import EngineOptions, worker_devices
 from fedwaggle.engine.progress import open_progress
 from fedwaggle.engine.randomness import SERVER, RandomNumbers
@@ -129,18 +130,20 @@ def run(
     (30, 0)
     """
     began = time.perf_counter()
-    options = EngineOptions(
-        nodes=nodes,
-        workers=workers,
-        client_timeout=client_timeout,
-        gpus=gpus,
-        clients_per_gpu=clients_per_gpu,
-        isolate=isolate,
-        seed=seed,
-        quiet=quiet,
-        verbose=verbose,
+    options, asked = check_both(
+        lambda: EngineOptions(
+            nodes=nodes,
+            workers=workers,
+            client_timeout=client_timeout,
+            gpus=gpus,
+            clients_per_gpu=clients_per_gpu,
+            isolate=isolate,
+            seed=seed,
+            quiet=quiet,
+            verbose=verbose,
+        ),
+        lambda: _read(app, config, nodes),
     )
-    app = _read(app, config)
     if sys.platform != "linux":
         raise EngineError(
             f"the local engine needs Linux, got {sys.platform}; run the app with `flwr run`"
@@ -148,17 +151,18 @@ def run(
     if not _one_run.acquire(blocking=False):
         raise EngineError("a run is going on in this process; wait for its end, or use another")
     try:
-        value, grid = _run(app, options)
+        value, grid = _run(asked, options)
     finally:
         _one_run.release()
     return EngineResult(value, time.perf_counter() - began, grid.messages, grid.errors)
 
 
-def _read(app: str | Path | App, config: Mapping[str, Any] | None) -> App:
+def _read(app: str | Path | App, config: Mapping[str, Any] | None, nodes: int) -> App:
     if not isinstance(app, App):
-        return read_app(app, config)
+        return read_app(app, config, nodes=nodes)
     if config:
         raise ConfigError(["config: expected none beside an App that was read; give it there"])
+    refuse_mistakes(app.path, app.serverapp, app.config, nodes)
     return app
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from fedwaggle.engine.tally import RoundTally, accuracy_of, round_of
+from fedwaggle.engine.tracebacks import SeenTracebacks, unpacked
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -42,12 +43,32 @@ class Progress:
         self.verbose = verbose
         self.tally = RoundTally()
         self.logger = logging.getLogger("flwr.fedwaggle.engine")
+        self._tracebacks = SeenTracebacks()
 
     def attach_logs(self) -> None:
         """Prepare Flower's log, which exists from now on."""
+        self._let_details_through()
+
+    def _let_details_through(self) -> None:
+        if self.verbose:
+            logging.getLogger("flwr.fedwaggle").setLevel(logging.DEBUG)
 
     def client_line(self, line: str, is_error: bool) -> None:
-        """Print a line of a client."""
+        """Print a line of a client; of tracebacks that are alike, only the first."""
+        trace = unpacked(line) if is_error else None
+        if trace is None:
+            self._print(line, is_error)
+        elif self._tracebacks.is_new(trace) or self.verbose:
+            for each in trace:
+                self._print(each, is_error)
+
+    def report_repeats(self) -> None:
+        """Say how many tracebacks were not shown."""
+        count = self._tracebacks.repeats
+        if count and not self.verbose:
+            self.logger.warning("tracebacks like those above, not shown: %d; -v shows all", count)
+
+    def _print(self, line: str, is_error: bool) -> None:
         stream = sys.stderr if is_error else sys.stdout
         text = f"{line}\n"  # in one piece: other lines are written meanwhile
         try:
@@ -135,6 +156,7 @@ class BarProgress(Progress):
 
     def attach_logs(self) -> None:
         """Let Flower's log lines appear above the bars."""
+        super().attach_logs()
         for handler in logging.getLogger("flwr").handlers:
             if isinstance(handler, logging.StreamHandler):
                 self._streams[handler] = handler.setStream(sys.stderr)
@@ -190,6 +212,7 @@ def open_progress(config: Mapping[str, Any], quiet: bool, verbose: bool) -> Iter
         else:
             progress = Progress(num_rounds, verbose=verbose)
         stack.callback(progress.close)
+        stack.callback(progress.report_repeats)
         yield progress
 
 

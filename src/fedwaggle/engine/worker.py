@@ -7,10 +7,11 @@ was before the message.
 
 from __future__ import annotations
 
-import logging
 import socket
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -28,6 +29,7 @@ from fedwaggle.engine.frames import Buffer, FrameSender, dump, load, read_pieces
 from fedwaggle.engine.parcels import Address, ParcelReader
 from fedwaggle.engine.randomness import RandomNumbers
 from fedwaggle.engine.setup import Setup
+from fedwaggle.engine.tracebacks import packed
 from fedwaggle.engine.wire import (
     ArrayFacts,
     PackedRecord,
@@ -40,7 +42,6 @@ from fedwaggle.engine.wire import (
 
 __all__ = ["Worker"]
 
-_logger = logging.getLogger("flwr")  # a client's errors look as they do under Flower
 _MESSAGE_ID, _CREATED_AT, _TTL = 1, 6, 7  # places in a message's metadata
 
 
@@ -116,8 +117,9 @@ class Worker:
         try:
             reply = self._app(message, context)
             return pack_reply(number, message, reply, context.state, state)
-        except Exception as error:  # whatever a client raises is for its server to know
-            _logger.error("ClientApp raised an exception", exc_info=error)
+        except Exception as error:  # noqa: BLE001  # whatever a client raises, its server reports
+            with suppress(Exception):  # a client may have put any object in place of stderr
+                print(packed(error), file=sys.stderr)
             reason = f"{type(error)}:<'{error}'>"
             return dump((number, "error", None, (CLIENT_APP_RAISED, reason), None)), []
 

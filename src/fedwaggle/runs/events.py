@@ -11,8 +11,9 @@ JSON has no numbers for what is not finite, so these are the strings "NaN", "Inf
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Annotated, Any, Literal, TypeAlias
@@ -20,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedwaggle.errors import RunError
+from fedwaggle.runs.lines import Lines
 
 __all__ = [
     "BestModel",
@@ -41,8 +43,10 @@ __all__ = [
     "SnapshotFailed",
     "UnknownEvent",
     "current_events",
+    "marked_events",
     "parse_line",
     "read_events",
+    "resume_rounds",
     "to_line",
 ]
 
@@ -371,10 +375,10 @@ def parse_line(line: str | bytes) -> Event | UnknownEvent:
     """
     try:
         raw = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raw = None
     if not isinstance(raw, dict):
-        raise RunError(f"expected one JSON object a line, got {short_repr(line)}")
+        raise RunError(f"expected one JSON object a line, got {short_repr(line[:100])}")
     try:
         return _EVENT.validate_python(raw)
     except ValidationError:
@@ -385,6 +389,7 @@ def read_events(path: str | Path) -> Iterator[Event | UnknownEvent]:
     """Yield the events of a run, in the order in which they happened.
 
     A last line without its end is still being written, or never was to its end: it is left out.
+    A damaged line is skipped, with one warning for the file.
 
     Parameters
     ----------
@@ -399,21 +404,51 @@ def read_events(path: str | Path) -> Iterator[Event | UnknownEvent]:
     Raises
     ------
     RunError
-        If there is no such file, or a whole line in it is not a JSON object. The message
-        names the file and the line.
+        If there is no such file. The message names it.
     """
+    return Lines(Path(path)).read(parse_line)
+
+
+def resume_rounds(lines: Iterable[bytes]) -> list[int]:
+    """Return after which round each resume in a record went on.
+
+    Examples
+    --------
+    >>> resumed = RunResumed(round=3, num_rounds=5, engine="local", nodes=2)
+    >>> resume_rounds([to_line(resumed).encode(), b'{"event": "run-finished"}'])
+    [3]
+    """
+    # Most lines are of client updates: they are not parsed to look for the few.
+    found = (_resumed(line) for line in lines if b"run-resumed" in line)
+    return [event.round for event in found if event is not None]
+
+
+def _resumed(line: bytes) -> RunResumed | None:
     try:
-        file = Path(path).open("rb")  # noqa: SIM115  # closed below
-    except OSError as error:
-        raise RunError(f"{path}: expected the events of a run, but {error.strerror}") from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield parse_line(line)
-            except RunError as error:
-                raise RunError(f"{path}, line {number}: {error}") from error
+        event = parse_line(line)
+    except RunError:
+        return None
+    return event if isinstance(event, RunResumed) else None
+
+
+def marked_events(
+    events: Iterable[Event | UnknownEvent], resumes: Sequence[int]
+) -> Iterator[tuple[Event | UnknownEvent, bool]]:
+    """Yield each event, and whether it counts: no later resume has superseded it.
+
+    Parameters
+    ----------
+    events : Iterable[Event | UnknownEvent]
+        The events of one run, from the first. They may be streamed: none is held.
+    resumes : Sequence[int]
+        After which round each resume among them went on, as :func:`resume_rounds` returns.
+    """
+    # Of all resumes that are still to come, the one that goes back furthest.
+    floors = list(accumulate(reversed(resumes), min))[::-1]
+    seen = 0
+    for event in events:
+        seen += isinstance(event, RunResumed)
+        yield event, seen >= len(floors) or not _is_after(event, floors[seen])
 
 
 def current_events(events: Iterable[Event | UnknownEvent]) -> list[Event | UnknownEvent]:
@@ -438,12 +473,9 @@ def current_events(events: Iterable[Event | UnknownEvent]) -> list[Event | Unkno
     >>> [event.event for event in current_events(story)]
     ['a', 'run-resumed', 'b']
     """
-    kept: list[Event | UnknownEvent] = []
-    for event in events:
-        if isinstance(event, RunResumed):
-            kept = [old for old in kept if not _is_after(old, event.round)]
-        kept.append(event)
-    return kept
+    events = list(events)
+    resumes = [event.round for event in events if isinstance(event, RunResumed)]
+    return [event for event, counts in marked_events(events, resumes) if counts]
 
 
 def _is_after(event: Event | UnknownEvent, server_round: int) -> bool:

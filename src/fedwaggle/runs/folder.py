@@ -17,9 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedwaggle.errors import RunError
+from fedwaggle.errors import DiskError, RunError
+from fedwaggle.runs.drawing import DrawingFailed, PageNotWritten, draw_report
 from fedwaggle.runs.events import Event, RunFailed, to_line
 from fedwaggle.runs.files import LineFile, write_atomic
+from fedwaggle.runs.order import next_number, one_at_a_time
+from fedwaggle.runs.paths import EVENTS, REPORT, REQUEST
 from fedwaggle.runs.requests import Request
 from fedwaggle.runs.sinks import SinkThread, close_all
 from fedwaggle.text import printable
@@ -33,10 +36,6 @@ __all__ = [
     "outputs_root",
     "read_request",
 ]
-
-EVENTS = "events.jsonl"
-REQUEST = "run.json"
-REPORT = "report.html"
 
 logger = logging.getLogger("flwr.fedwaggle.runs")  # below Flower's, so that its log shows it
 
@@ -113,6 +112,7 @@ class Run:
         self._last_round = 0
         self._disk_trouble = False
         self._claimed = False
+        self._unwritten: dict[str, str] = {}
         try:
             self._lines = LineFile(path / EVENTS)
         except BlockingIOError as error:
@@ -210,12 +210,29 @@ class Run:
         """
         self._lines.flush()
 
+    def not_written(self, name: str, reason: object) -> None:
+        """Note that a file of the run could not be written; the run then does not end well.
+
+        Parameters
+        ----------
+        name : str
+            What is missing, such as ``final.pth``.
+        reason : object
+            Why; the error, or a text.
+        """
+        self._unwritten[name] = printable(str(reason), 300)
+
+    def written(self, name: str) -> None:
+        """Note that a file could be written after all."""
+        self._unwritten.pop(name, None)
+
     def close(self) -> None:
-        """Render the report, and close the record and the sinks."""
-        self._lines.close()
-        self._render()
-        close_all(self._sinks)
-        self._sinks.clear()
+        """Close the record and the sinks, and have the report drawn.
+
+        What could not be written is logged; a block of ``with`` raises it.
+        """
+        if missing := self._end():
+            logger.error("%s", missing)
 
     def __enter__(self) -> Self:
         """Enter the block that the run happens in."""
@@ -230,6 +247,11 @@ class Run:
         """Record how the run ended, if by an error, and close it.
 
         A run that was told to stop has not failed: it is interrupted, as after a ``kill -9``.
+
+        Raises
+        ------
+        DiskError
+            If no error left the block, but a file of the run could not be written.
         """
         if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
             logger.info(
@@ -241,22 +263,45 @@ class Run:
             said = printable(f"{kind.__name__}: {error}", 2000)
             seconds = time.monotonic() - self._began
             self.record(RunFailed(error=said, round=self._last_round, seconds=seconds))
-        self.close()
+        if kind is not None:
+            self.close()
+        elif missing := self._end():
+            raise DiskError(missing)
 
-    def _render(self) -> None:
+    def _end(self) -> str:
+        """Close everything; return what could not be written, or an empty text."""
+        self._lines.close()
+        if self._lines.waiting:
+            self.not_written(EVENTS, f"its last {self._lines.waiting:,} lines")
+        self._draw()
+        close_all(self._sinks)  # after the report: a tracker may show it, too
+        self._sinks.clear()
+        if not self._unwritten:
+            return ""
+        files = ", ".join(f"{name} ({reason})" for name, reason in self._unwritten.items())
+        return (
+            f"{self.path}: expected room for the last files of the run, but these could not be "
+            f"written: {files}; make room, then write them with "
+            f"`waggle run --resume {self.path.name}`"
+        )
+
+    def _draw(self) -> None:
         try:
-            from fedwaggle.runs.report import write_report
-
-            write_report(self.path)
-        except Exception as error:  # noqa: BLE001  # a picture of a run must not fail the run
-            logger.warning("no report: %s", printable(f"{type(error).__name__}: {error}", 300))
+            draw_report(self.path)
+        except PageNotWritten as error:
+            self.not_written(REPORT, error)
+        except DrawingFailed as error:
+            logger.warning("no report: %s; `waggle report %s` draws it", error, self.path.name)
 
 
 def make_folder(root: Path, name: str, request: Request) -> Path:
     """Make the folder of a new run, with its ``run.json``; see :meth:`Run.create`."""
     try:
-        path = _new_folder(root, name)
-        write_atomic(path / REQUEST, _as_json(request))
+        root.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(root):
+            asked = request.model_copy(update={"number": next_number(root)})
+            path = _new_folder(root, name)
+            write_atomic(path / REQUEST, _as_json(asked))
     except OSError as error:
         raise RunError(
             f"outputs: {root} cannot be written ({error.strerror or error}); set the config "
@@ -286,7 +331,6 @@ def read_request(path: Path) -> Request:
 
 def _new_folder(root: Path, name: str) -> Path:
     """Make a folder that no other run has."""
-    root.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:64]
     base = f"{stamp}-{plain}" if plain else stamp

@@ -102,6 +102,8 @@ def _header(run: RunRecord) -> Text:
     about = [run.strategy, run.engine, "" if run.seed is None else f"seed {run.seed}"]
     if run.resumed:
         about.append(f"resumed {run.resumed}x")
+    if run.damaged_lines:
+        about.append(f"damaged lines skipped: {run.damaged_lines:,}")
     return Text.assemble(
         (printable(run.name, 60), "bold"),
         "  ",

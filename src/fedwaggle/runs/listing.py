@@ -14,6 +14,8 @@ from rich.text import Text
 from fedwaggle.errors import RunError
 from fedwaggle.runs.events import BestModel, Event, UnknownEvent, parse_line
 from fedwaggle.runs.folder import EVENTS
+from fedwaggle.runs.lines import Lines
+from fedwaggle.runs.order import run_folders
 from fedwaggle.runs.record import is_being_written, record_of
 from fedwaggle.text import printable
 
@@ -40,8 +42,8 @@ class RunListing:
     path : Path
         Its folder.
     status : str
-        ``running``, ``finished``, ``failed`` or ``interrupted``; ``unreadable`` if its record
-        was changed by other hands.
+        ``running``, ``finished``, ``failed`` or ``interrupted``; ``unreadable`` if no line of
+        its record can be read.
     started : datetime | None
         When it began (UTC), if it did.
     seconds : float
@@ -74,7 +76,7 @@ def list_runs(root: Path) -> list[RunListing]:
     root : Path
         The folder that holds the folders of runs. If it is not there, it holds none.
     """
-    return [_listing(path) for path in _run_folders(root)]
+    return [_listing(path) for path in run_folders(root)]
 
 
 def find_run(which: str, root: Path) -> Path:
@@ -92,7 +94,7 @@ def find_run(which: str, root: Path) -> Path:
     RunError
         If there is no such run. The message names those that come near.
     """
-    folders = _run_folders(root)
+    folders = run_folders(root)
     if which == "latest" and folders:
         return folders[-1]
     for path in (root / which, Path(which).expanduser()):
@@ -154,9 +156,12 @@ def _best(best: BestModel | None) -> str:
 
 
 def _listing(path: Path) -> RunListing:
+    lines = Lines(path / EVENTS)
     try:
-        run = record_of(path, _events_in_short(path), is_live=is_being_written(path))
+        run = record_of(path, _events_in_short(lines), is_live=is_being_written(path))
     except (RunError, OSError):
+        return RunListing(path, "unreadable")
+    if lines.damaged and run.started is None:
         return RunListing(path, "unreadable")
     return RunListing(
         path,
@@ -170,15 +175,13 @@ def _listing(path: Path) -> RunListing:
     )
 
 
-def _events_in_short(path: Path) -> Iterator[Event | UnknownEvent]:
+def _events_in_short(lines: Lines) -> Iterator[Event | UnknownEvent]:
     """Yield a run's events but for its client updates: nearly all there are, and not listed."""
-    with (path / EVENTS).open("rb") as file:
-        for line in file:
-            # Where a line is laid out in another way, it is parsed as the others are.
-            if line.endswith(b"\n") and _CLIENT_UPDATED not in line[:100]:
-                yield parse_line(line)
+    for event in lines.read(_unless_an_update):
+        if event is not None:
+            yield event
 
 
-def _run_folders(root: Path) -> list[Path]:
-    """Return the run folders in a folder; their names begin with the time of their start."""
-    return sorted(events.parent for events in root.glob(f"*/{EVENTS}"))
+def _unless_an_update(line: bytes) -> Event | UnknownEvent | None:
+    # Where a line is laid out in another way, it is parsed as the others are.
+    return None if _CLIENT_UPDATED in line[:100] else parse_line(line)

@@ -37,9 +37,10 @@ from fedwaggle.runs.events import (
     RunStarted,
     UnknownEvent,
     current_events,
-    read_events,
+    parse_line,
 )
 from fedwaggle.runs.folder import EVENTS
+from fedwaggle.runs.lines import Lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,6 +157,8 @@ class RunRecord:
         Why it failed; empty if it did not.
     not_repeatable : tuple[str, ...]
         Why another run with the same seed may end with another model; empty if none may.
+    damaged_lines : int
+        Lines of the record that were skipped, because they cannot be read.
     """
 
     path: Path
@@ -175,6 +178,7 @@ class RunRecord:
     metrics: dict[str, MetricValue] = field(default_factory=dict)
     sha256: str = ""
     error: str = ""
+    damaged_lines: int = 0
     not_repeatable: tuple[str, ...] = ()
 
     @property
@@ -240,12 +244,12 @@ def load(path: str | Path) -> RunRecord:
     Raises
     ------
     RunError
-        If there is no run in that folder, or its record was changed by other hands. The
-        message names the file, and the line.
+        If there is no run in that folder. The message names the file.
     """
     path = Path(path)
-    events = list(read_events(path / EVENTS))
-    return record_of(path, events, is_live=is_being_written(path))
+    lines = Lines(path / EVENTS)
+    record = record_of(path, lines.read(parse_line), is_live=is_being_written(path))
+    return replace(record, damaged_lines=lines.damaged)
 
 
 def record_of(

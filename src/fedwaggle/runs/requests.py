@@ -11,14 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-__all__ = ["Request", "breaking_changes", "changes", "code_hash", "installed_versions"]
+__all__ = [
+    "Request",
+    "breaking_changes",
+    "changes",
+    "code_changes",
+    "code_hash",
+    "installed_versions",
+    "source_hashes",
+]
 
 _FREE_KEYS = {
     "num-server-rounds",
@@ -47,8 +55,10 @@ class Request(BaseModel):
     seed: int = Field(default=0, description="The seed of the run.")
     engine: str = Field(default="", description="What carries the messages.")
     versions: dict[str, str] = Field(default={}, description="Versions of what it ran on.")
-    code: str = Field(default="", description="SHA-256 of the app's Python files.")
+    code: str = Field(default="", description="SHA-256 of the app's Python files together.")
+    sources: dict[str, str] = Field(default={}, description="SHA-256 of each of these files.")
     dataset: str = Field(default="", description="Fingerprint of the data that it is tested on.")
+    number: int = Field(default=0, description="Its place among the runs of its folder, from 1.")
     forked_from: str = Field(default="", description="Folder of the run that it was forked from.")
     not_repeatable: dict[str, str] = Field(
         default={}, description="Why another run may end with another model, by cause."
@@ -100,9 +110,45 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def code_hash(files: Iterable[Path]) -> str:
-    """Return the SHA-256 of source files: their names and contents, in the order of names."""
+def source_hashes(package: Path) -> dict[str, str]:
+    """Return the SHA-256 of each Python file in a package, by its path there.
+
+    Parameters
+    ----------
+    package : Path
+        The folder of the package; its sub-packages belong to it.
+    """
+    files = (path for path in package.rglob("*.py") if path.is_file())
+    hashes = {
+        path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+    return dict(sorted(hashes.items()))
+
+
+def code_hash(package: Path) -> str:
+    """Return one SHA-256 of a package: the names and contents of all its Python files."""
     digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, hashed in source_hashes(package).items():
+        digest.update(f"{name}\0{hashed}\0".encode())
     return digest.hexdigest()
+
+
+def code_changes(old: Request, new: Request) -> str:
+    """Return what changed in an app's code between two requests; empty if nothing did.
+
+    Examples
+    --------
+    >>> old = Request(code="1", sources={"a.py": "1", "b.py": "1", "c.py": "1"})
+    >>> code_changes(old, Request(code="2", sources={"b.py": "2", "c.py": "1", "d.py": "1"}))
+    'a.py (removed), b.py, d.py (new)'
+    """
+    if not (old.code and new.code) or old.code == new.code:
+        return ""
+    if not (old.sources and new.sources):
+        return "which files is not known"
+    marks = {(True, False): " (removed)", (False, True): " (new)", (True, True): ""}
+    return ", ".join(
+        f"{name}{marks[name in old.sources, name in new.sources]}"
+        for name in changes(old.sources, new.sources)
+    )

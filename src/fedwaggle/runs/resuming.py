@@ -1,8 +1,8 @@
 """Where a run begins: in a new folder, in the folder of the run that it goes on with, or in a fork.
 
-Going on is refused when a config key changed that decides the model: the law is that a resumed
-run ends as an uninterrupted one. A fork is a new run that begins at another's resume point, so
-it may change what it likes.
+Going on is refused when the data changed, or a config key that decides the model: the law is
+that a resumed run ends as an uninterrupted one. Other versions and other code are a warning. A
+fork is a new run that begins at another's resume point, so it may change what it likes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fedwaggle.runs.events import (
 )
 from fedwaggle.runs.folder import EVENTS, Run, make_folder, read_request
 from fedwaggle.runs.listing import find_run
-from fedwaggle.runs.requests import Request, breaking_changes, changes
+from fedwaggle.runs.requests import Request, breaking_changes, changes, code_changes
 from fedwaggle.runs.snapshots import (
     Snapshot,
     best_beside,
@@ -66,8 +66,8 @@ def open_run(
     ------
     RunError
         If there is no such run, if another process is writing it, if its folder cannot be
-        written, or if the config differs from the run's in a key that decides the model. The
-        message names each key.
+        written, or if the data or a key of the config that decides the model differ from the
+        run's. The message names each.
     """
     if not resume:
         return Run.create(root, name=name, request=request)
@@ -75,16 +75,8 @@ def open_run(
     before = read_request(path)
     if fork:
         return _fork(path, root, name, before, request)
-    broken = breaking_changes(before.config, request.config)
-    if broken:
-        lines = [f"  {key}: was {old!r}, is {new!r}" for key, (old, new) in broken.items()]
-        raise RunError(
-            f"{path} cannot go on with another config:\n"
-            + "\n".join(lines)
-            + "\nset these keys back, or make a new run from here with --fork (fork = true)"
-        )
-    if before.code and request.code and before.code != request.code:
-        logger.warning("the app's code changed since %s began; its rounds may differ", path.name)
+    _refuse_another_request(path, before, request)
+    _warn_of_changes(path, before, request)
     run = Run(path, before, resumed=changes(before.config, request.config))
     try:
         server_round = _go_back(path)
@@ -93,6 +85,38 @@ def open_run(
         raise RunError(f"{path}: cannot be written ({error})") from error
     run.explain_not_repeatable(_causes(path, server_round))
     return run
+
+
+def _refuse_another_request(path: Path, before: Request, request: Request) -> None:
+    """Refuse what would make the run end with another model than an uninterrupted one."""
+    broken = breaking_changes(before.config, request.config)
+    if before.dataset and request.dataset and before.dataset != request.dataset:
+        broken["the data (fingerprint)"] = [before.dataset, request.dataset]
+    if broken:
+        lines = [f"  {key}: was {old!r}, is {new!r}" for key, (old, new) in broken.items()]
+        raise RunError(
+            f"{path} cannot go on with another config or other data:\n"
+            + "\n".join(lines)
+            + "\nset these back, or make a new run from here with --fork (fork = true)"
+        )
+
+
+def _warn_of_changes(path: Path, before: Request, request: Request) -> None:
+    """Warn of what may make the run's next rounds differ, and is not known to."""
+    known = before.versions and request.versions
+    moved = changes(before.versions, request.versions) if known else {}
+    if moved:
+        logger.warning(
+            "other versions than when %s began: %s; its next rounds may differ",
+            path.name,
+            ", ".join(f"{p} {old or 'none'} -> {new or 'none'}" for p, (old, new) in moved.items()),
+        )
+    if changed := code_changes(before, request):
+        logger.warning(
+            "the app's code changed since %s began: %s; its next rounds may differ",
+            path.name,
+            changed,
+        )
 
 
 def nodes_of(path: Path) -> int | None:

@@ -14,15 +14,16 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 
-from fedwaggle.errors import RunError
 from fedwaggle.runs.events import Event, UnknownEvent, parse_line
 from fedwaggle.runs.folder import EVENTS
 from fedwaggle.runs.frame import frame
+from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.record import RunRecord, is_being_written, record_of
 
 __all__ = ["Tail", "frame", "watch"]
@@ -74,7 +75,7 @@ class Tail:
 
     def __init__(self, run: Path) -> None:
         self._run = run
-        self._read_bytes = 0
+        self._lines = Lines(run / EVENTS)
         self._events: list[Event | UnknownEvent] = []
         self._record: RunRecord | None = None
         self._was_live = False
@@ -85,37 +86,16 @@ class Tail:
         Raises
         ------
         RunError
-            If there is no run in the folder, or its record was changed by other hands. The
-            message names the file, and the line.
+            If there is no run in the folder. The message names the file.
         """
         is_live = is_being_written(self._run)  # before reading: the end of a run comes last
-        news = self._news()
+        news = list(self._lines.read(parse_line))
         self._events += news
         if self._record is None or news or is_live != self._was_live:
             self._was_live = is_live
-            self._record = record_of(self._run, self._events, is_live=is_live)
+            record = record_of(self._run, self._events, is_live=is_live)
+            self._record = replace(record, damaged_lines=self._lines.damaged)
         return self._record
-
-    def _news(self) -> list[Event | UnknownEvent]:
-        """Read what was appended, up to the last whole line."""
-        events = self._run / EVENTS
-        try:
-            with events.open("rb") as file:
-                file.seek(self._read_bytes)
-                grown = file.read()
-        except OSError as error:
-            raise RunError(
-                f"{events}: expected the events of a run, but {error.strerror}"
-            ) from error
-        whole = grown[: grown.rfind(b"\n") + 1]
-        self._read_bytes += len(whole)
-        news: list[Event | UnknownEvent] = []
-        for number, line in enumerate(whole.splitlines(), start=len(self._events) + 1):
-            try:
-                news.append(parse_line(line))
-            except RunError as error:
-                raise RunError(f"{events}, line {number}: {error}") from error
-        return news
 
 
 def _show_live(tail: Tail, console: Console) -> None:

@@ -33,6 +33,7 @@ from fedwaggle.runs.events import (
 )
 from fedwaggle.runs.requests import installed_versions
 from fedwaggle.runs.snapshots import Snapshot, write_snapshot
+from fedwaggle.strategy.alike import Repeats, in_words
 from fedwaggle.strategy.policies import Decision
 from fedwaggle.strategy.repeatability import Cause, lost_replies
 from fedwaggle.strategy.rounds import RoundSummary
@@ -66,6 +67,7 @@ class Journal:
         self.best_mode = best_mode
         self._began = time.monotonic()
         self._causes: dict[str, str] = dict(run.request.not_repeatable) if run else {}
+        self._repeats = Repeats()
 
     def run_started(
         self, *, strategy: str, engine: str, num_rounds: int, nodes: int | None, state: RunState
@@ -167,8 +169,11 @@ class Journal:
     def quarantined(
         self, server_round: int, bad: Quarantined, phase: Literal["train", "evaluate"]
     ) -> None:
-        """Record a reply that was refused, and log why."""
-        logger.warning("%s: client %s: %s (%s)", phase, bad.client, bad.reason, bad.code)
+        """Record a reply that was refused; of several alike, one is logged and all are counted."""
+        level = logging.WARNING if self._repeats.is_first(bad) else logging.DEBUG
+        logger.log(
+            level, "%s: client %s: %s (%s)", phase, bad.client, in_words(bad.reason), bad.code
+        )
         self._record(
             ClientQuarantined(
                 round=server_round,
@@ -223,6 +228,7 @@ class Journal:
             size = save_best(self._run.path, arrays, found)
         except OSError as error:
             logger.warning("%s: not written (%s); the one before stays", BEST, error)
+            self._run.not_written(BEST, error)
             self._record(
                 CheckpointFailed(
                     round=found.round,
@@ -233,11 +239,14 @@ class Journal:
                 )
             )
             return state.best
+        self._run.written(BEST)
         self._record(CheckpointSaved(**found.model_dump(), file=BEST, bytes=size))
         return found
 
     def round_finished(self, summary: RoundSummary[Any], phases: Mapping[str, float]) -> None:
         """Record the end of a round, and the seconds of its phases."""
+        for line in self._repeats.take():
+            logger.warning("round %d: %s", summary.server_round, line)
         training = summary.training
         _log_missing("train", training.missing)
         _log_missing("evaluate", summary.evaluation.missing)
@@ -281,6 +290,7 @@ class Journal:
                 save_final(self._run.path, arrays)
             except OSError as error:
                 logger.warning("%s: not written (%s)", FINAL, error)
+                self._run.not_written(FINAL, error)
                 self._record(
                     CheckpointFailed(
                         round=state.server_round,

@@ -53,6 +53,11 @@ class Training(Generic[M_co]):
         return sorted([*used, *refused, *self.missing], key=client_order)
 
     @property
+    def sampled(self) -> int:
+        """How many clients were sampled."""
+        return len(self.updates) + len(self.quarantined) + len(self.missing)
+
+    @property
     def bytes_up(self) -> int:
         """Size of the updates together."""
         return sum(update.bytes for update in self.updates)

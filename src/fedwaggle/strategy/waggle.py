@@ -42,6 +42,7 @@ from fedwaggle.strategy.admission import (
     admit_evaluation,
 )
 from fedwaggle.strategy.aggregation import is_robust, required_metrics
+from fedwaggle.strategy.alike import failed_alike
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.collecting import (
     Collector,
@@ -284,6 +285,7 @@ class Waggle(Strategy, Generic[M]):
         )
         for cause, reason in known_causes(self, self.policies).items():
             self.journal.not_repeatable(state.server_round, cause, reason)
+        began_after = state.server_round
         while state.server_round < num_rounds and not state.stopped:
             server_round, clock = state.server_round + 1, _Clock()
             with clock.phase("train"):
@@ -293,7 +295,7 @@ class Waggle(Strategy, Generic[M]):
                 evaluation = self._evaluate(server_round, state, roster, plan)
             state = self._decide(state, training)
             state = self._finish_round(state, training, evaluation, roster, plan, clock)
-            self._give_up_if_stuck(state)
+            self._give_up_if_stuck(state, training, began_after)
         if 0 < state.server_round == state.skipped:
             raise NodesError(f"no client has trained the model: {self._why_skipped(state)}")
         last = state.histories.get("evaluate_metrics_serverapp", {}).get(state.server_round, {})
@@ -601,10 +603,21 @@ class Waggle(Strategy, Generic[M]):
         self.on_round_end(summary)
         return state
 
-    def _give_up_if_stuck(self, state: RunState) -> None:
+    def _give_up_if_stuck(self, state: RunState, training: Training[M], began_after: int) -> None:
+        """Raise if no other round would go better, or too many in a row were skipped."""
         limit = self.rules.max_skipped_rounds
+        alike = failed_alike(training.quarantined, training.sampled)
+        # What worked before may work again, and one client alone may be the only one: but what
+        # no client has ever done is a mistake of the app.
+        never_worked = state.skipped >= state.server_round - began_after
+        if limit and alike and never_worked and training.sampled > 1:
+            raise NodesError(
+                f"every client of round {state.server_round} failed alike; correct the app, and "
+                f"run it again: {alike}"
+            )
         if limit and state.skipped >= limit:
-            raise NodesError(f"max-skipped-rounds: {self._why_skipped(state)}")
+            last = f"; in the last one: {alike}" if alike else ""
+            raise NodesError(f"max-skipped-rounds: {self._why_skipped(state)}{last}")
 
     def _why_skipped(self, state: RunState) -> str:
         advice = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedwaggle.runs.events import Event, UnknownEvent, current_events, parse_line
+from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.sinks import Sink
 
 __all__ = ["CatchUp"]
@@ -45,7 +46,4 @@ class CatchUp:
 
 
 def _read(events: Path, size: int) -> list[Event | UnknownEvent]:
-    if not size:
-        return []
-    with events.open("rb") as file:
-        return [parse_line(line) for line in file.read(size).splitlines()]
+    return list(Lines(events).read(parse_line, until=size)) if size else []

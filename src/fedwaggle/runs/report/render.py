@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.events import parse_line, resume_rounds
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.folder import EVENTS, REPORT, REQUEST
+from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.record import is_being_written
 from fedwaggle.runs.report.cells import client_facts, columns
 from fedwaggle.runs.report.client_figures import STATES, client_figures
@@ -29,7 +30,16 @@ from fedwaggle.runs.report.tables import tables
 from fedwaggle.runs.requests import Request
 from fedwaggle.text import printable
 
-__all__ = ["Section", "footer", "paired", "read_request", "read_story", "render", "write_report"]
+__all__ = [
+    "Section",
+    "footer",
+    "paired",
+    "read_request",
+    "read_story",
+    "render",
+    "write_page",
+    "write_report",
+]
 
 
 @dataclass(frozen=True)
@@ -80,14 +90,24 @@ def write_report(run: Path, output: Path | None = None) -> Path:
         If the run has no events that can be read, or the file cannot be written.
     """
     output = output or run / REPORT
-    page = render(run)
+    write_page(output, render(run))
+    return output
+
+
+def write_page(output: Path, page: str) -> None:
+    """Write a page.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written.
+    """
     try:
         write_atomic(output, page.encode())
     except OSError as error:
         raise RunError(
             f"{output}: the report cannot be written ({error.strerror}); name another file"
         ) from error
-    return output
 
 
 def read_story(run: Path) -> RunStory:
@@ -98,7 +118,12 @@ def read_story(run: Path) -> RunStory:
     RunError
         If it has no events that can be read.
     """
-    return tell(list(read_events(run / EVENTS)))
+    lines = Lines(run / EVENTS)
+    resumes = resume_rounds(lines.read(bytes))
+    # The run may go on: what it writes from here on is of the next report.
+    size, lines = lines.offset, Lines(run / EVENTS)
+    story = tell(lines.read(parse_line, until=size), resumes)
+    return replace(story, damaged_lines=lines.damaged)
 
 
 def read_request(run: Path) -> Request | None:

@@ -6,11 +6,12 @@ and events that this version does not know.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
+from typing import Generic, TypeVar
 
 from fedwaggle.runs.events import (
     BestModel,
@@ -29,13 +30,17 @@ from fedwaggle.runs.events import (
     RunStarted,
     SnapshotFailed,
     UnknownEvent,
-    current_events,
+    marked_events,
 )
 from fedwaggle.runs.report.fields import FieldTable
 from fedwaggle.runs.report.stats import as_float
 from fedwaggle.runs.report.words import natural_key
 
-__all__ = ["Cell", "Refusal", "Round", "RunStory", "State", "tell"]
+__all__ = ["Cell", "Latest", "Refusal", "Round", "RunStory", "State", "tell"]
+
+T = TypeVar("T")
+
+MOST_KEPT = 400
 
 
 class State(IntEnum):
@@ -82,6 +87,31 @@ class Refusal:
     paths: Sequence[str]
 
 
+@dataclass
+class Latest(Generic[T]):
+    """The last few of many: no page shows more of them, so no more are held.
+
+    Attributes
+    ----------
+    shown : deque[T]
+        The last ones, in their order.
+    count : int
+        How many there were.
+    kinds : Counter[str]
+        How many of each kind.
+    """
+
+    shown: deque[T] = field(default_factory=lambda: deque(maxlen=MOST_KEPT))
+    count: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, one: T, kind: str = "") -> None:
+        """Add one."""
+        self.shown.append(one)
+        self.count += 1
+        self.kinds[kind] += 1
+
+
 @dataclass(frozen=True)
 class Round:
     """A round: how it began, and how it ended if it did."""
@@ -112,10 +142,16 @@ class RunStory:
         Names, in the order in which people count.
     fields : FieldTable
         What clients said about themselves.
+    decisions, quarantines, refusals, troubles : Latest
+        The last of them, and their number: by code, where they have one.
+    quarantined_in : Counter[str]
+        Refused replies by phase.
     checkpoint : CheckpointSaved | None
         The last best model that was written.
     superseded : int
         Events that a later resume replaced.
+    damaged_lines : int
+        Lines that were skipped, because they cannot be read.
     unknown : Counter[str]
         Events of a kind or version that this reader does not know, by kind.
     wall_seconds : float
@@ -130,12 +166,14 @@ class RunStory:
     cells: Sequence[Cell] = ()
     clients: Sequence[str] = ()
     fields: FieldTable = field(default_factory=FieldTable)
-    decisions: Sequence[DecisionTaken] = ()
-    quarantines: Sequence[ClientQuarantined] = ()
-    refusals: Sequence[Refusal] = ()
-    troubles: Sequence[CheckpointFailed | SnapshotFailed] = ()
+    decisions: Latest[DecisionTaken] = field(default_factory=Latest)
+    quarantines: Latest[ClientQuarantined] = field(default_factory=Latest)
+    quarantined_in: Counter[str] = field(default_factory=Counter)
+    refusals: Latest[Refusal] = field(default_factory=Latest)
+    troubles: Latest[CheckpointFailed | SnapshotFailed] = field(default_factory=Latest)
     checkpoint: CheckpointSaved | None = None
     superseded: int = 0
+    damaged_lines: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     wall_seconds: float = 0.0
 
@@ -172,13 +210,16 @@ class RunStory:
         return any(cell.state in (State.LEARNING, State.CONVERGED) for cell in self.cells)
 
 
-def tell(events: Sequence[Event | UnknownEvent]) -> RunStory:
+def tell(events: Iterable[Event | UnknownEvent], resumes: Sequence[int] | None = None) -> RunStory:
     """Return the story that the events of one run tell.
 
     Parameters
     ----------
-    events : Sequence[Event | UnknownEvent]
+    events : Iterable[Event | UnknownEvent]
         All of them, in their order, with those that a resume superseded.
+    resumes : Sequence[int] | None
+        After which round each resume among them went on. With it, the events may be streamed:
+        none is held.
 
     Examples
     --------
@@ -187,14 +228,17 @@ def tell(events: Sequence[Event | UnknownEvent]) -> RunStory:
     >>> story.clients, story.cells[0].state.name
     (['a'], 'WAITING')
     """
-    current = current_events(events)
+    if resumes is None:
+        events = list(events)
+        resumes = [event.round for event in events if isinstance(event, RunResumed)]
     teller = _Teller()
-    for event in current:
-        teller.hear(event)
-    return teller.story(
-        superseded=len(events) - len(current),
-        wall_seconds=_wall_seconds(events),
-    )
+    for event, counts in marked_events(events, resumes):
+        teller.pass_time(event)
+        if counts:
+            teller.hear(event)
+        else:
+            teller.superseded += 1
+    return teller.story()
 
 
 class _Teller:
@@ -206,16 +250,21 @@ class _Teller:
         self.checkpoint: CheckpointSaved | None = None
         self.resumes: list[RunResumed] = []
         self.not_repeatable: list[NotRepeatable] = []
-        self.decisions: list[DecisionTaken] = []
-        self.quarantines: list[ClientQuarantined] = []
-        self.refusals: list[Refusal] = []
-        self.troubles: list[CheckpointFailed | SnapshotFailed] = []
+        self.decisions: Latest[DecisionTaken] = Latest()
+        self.quarantines: Latest[ClientQuarantined] = Latest()
+        self.quarantined_in: Counter[str] = Counter()
+        self.refusals: Latest[Refusal] = Latest()
+        self.troubles: Latest[CheckpointFailed | SnapshotFailed] = Latest()
         self.round_starts: dict[int, RoundStarted] = {}
         self.round_ends: dict[int, RoundFinished] = {}
         self.cells: list[Cell] = []
         self.rows: dict[tuple[int, str], int] = {}
         self.fields = FieldTable()
         self.unknown: Counter[str] = Counter()
+        self.superseded = 0
+        self.wall_seconds = 0.0  # of the processes before this one
+        self.began: datetime | None = None  # this process
+        self.last: datetime | None = None
 
     def hear(self, event: Event | UnknownEvent) -> None:
         """Take one event."""
@@ -242,13 +291,25 @@ class _Teller:
             case NotRepeatable():
                 self.not_repeatable.append(event)
             case DecisionTaken():
-                self.decisions.append(event)
+                self.decisions.add(event)
             case CheckpointSaved():
                 self.checkpoint = event
             case CheckpointFailed() | SnapshotFailed():
-                self.troubles.append(event)
+                self.troubles.add(event)
 
-    def story(self, *, superseded: int, wall_seconds: float) -> RunStory:
+    def pass_time(self, event: Event | UnknownEvent) -> None:
+        """Count the time that processes worked, without the pauses between them."""
+        if isinstance(event, UnknownEvent):
+            return
+        if isinstance(event, RunStarted | RunResumed) or self.began is None:
+            self.wall_seconds += self._since_began()
+            self.began = event.time
+        self.last = event.time
+
+    def _since_began(self) -> float:
+        return (self.last - self.began).total_seconds() if self.began and self.last else 0.0
+
+    def story(self) -> RunStory:
         """Return what was heard."""
         numbers = sorted({*self.round_starts, *self.round_ends})
         return RunStory(
@@ -262,12 +323,13 @@ class _Teller:
             fields=self.fields,
             decisions=self.decisions,
             quarantines=self.quarantines,
+            quarantined_in=self.quarantined_in,
             refusals=self.refusals,
             troubles=self.troubles,
             checkpoint=self.checkpoint,
-            superseded=superseded,
+            superseded=self.superseded,
             unknown=self.unknown,
-            wall_seconds=wall_seconds,
+            wall_seconds=max(0.0, self.wall_seconds + self._since_began()),
         )
 
     def _row(self, server_round: int, client: str) -> int:
@@ -293,12 +355,14 @@ class _Teller:
         cell.num_examples = as_float(event.num_examples)
         self.fields.add(row, metadata)
         if problem := event.metadata_error:
-            self.refusals.append(
-                Refusal(event.round, event.client, problem.code, problem.message, problem.paths)
+            refusal = Refusal(
+                event.round, event.client, problem.code, problem.message, problem.paths
             )
+            self.refusals.add(refusal, problem.code)
 
     def _quarantine(self, event: ClientQuarantined) -> None:
-        self.quarantines.append(event)
+        self.quarantines.add(event, event.code)
+        self.quarantined_in[event.phase] += 1
         if event.phase == "train":  # who failed to evaluate may well have trained
             cell = self._cell(event.round, event.client)
             cell.state, cell.seconds = State.QUARANTINED, event.seconds
@@ -310,19 +374,3 @@ class _Teller:
             cell = self._cell(event.round, client)
             if cell.state is State.WAITING:
                 cell.state = State.MISSING
-
-
-def _wall_seconds(events: Sequence[Event | UnknownEvent]) -> float:
-    """Return how long the processes worked, without the pauses between them."""
-    total = 0.0
-    began: datetime | None = None
-    last: datetime | None = None
-    for event in events:
-        if isinstance(event, UnknownEvent):
-            continue
-        if isinstance(event, RunStarted | RunResumed) or began is None:
-            total += (last - began).total_seconds() if began and last else 0.0
-            began = event.time
-        last = event.time
-    total += (last - began).total_seconds() if began and last else 0.0
-    return max(0.0, total)

@@ -136,7 +136,7 @@ def _converged_tile(story: RunStory) -> Tile:
 
 def _quarantined_tile(story: RunStory) -> Tile:
     """Return the refused share of the training; of evaluations only the refused are recorded."""
-    refused = Counter(q.phase for q in story.quarantines)
+    refused = story.quarantined_in
     replies = sum(cell.state.admitted for cell in story.cells) + refused["train"]
     detail = f"of {replies:,} training replies"
     if refused["evaluate"]:
@@ -205,6 +205,10 @@ def notes(story: RunStory, left_out: Sequence[str]) -> list[Note]:
                 f"{story.superseded:,} events of rounds that a resume ran again are left out; "
                 "they stay in events.jsonl."
             )
+        )
+    if story.damaged_lines:
+        found.append(
+            Note(f"Damaged lines of events.jsonl, which are left out: {story.damaged_lines:,}.")
         )
     if story.unknown:
         kinds = ", ".join(f"{printable(k, 40)} ({n:,})" for k, n in story.unknown.most_common(5))

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from fedwaggle.runs.events import CheckpointFailed
 from fedwaggle.runs.report.cells import ClientFacts
-from fedwaggle.runs.report.story import RunStory
+from fedwaggle.runs.report.story import MOST_KEPT, RunStory
 from fedwaggle.runs.report.words import number_text, seconds_text
 from fedwaggle.text import printable
 
 __all__ = ["TableCell", "TableColumn", "TableOf", "TableRow", "tables"]
 
-_MOST_ROWS = 400
 _MOST_CLIENTS = 200
 
 
@@ -78,7 +77,7 @@ def _decisions(story: RunStory, ids: Mapping[str, int]) -> TableOf:
             round=str(d.round),
             clients=_ids(d.clients, ids),
         )
-        for d in story.decisions[-_MOST_ROWS:]
+        for d in story.decisions.shown
     ]
     return TableOf(
         "decisions",
@@ -86,7 +85,7 @@ def _decisions(story: RunStory, ids: Mapping[str, int]) -> TableOf:
         _columns("#Round", "Policy", "Action", "Reason", "Clients"),
         rows,
         nothing="No policy took a decision.",
-        note=_cut(len(rows), len(story.decisions)),
+        note=_cut(len(rows), story.decisions.count),
     )
 
 
@@ -104,17 +103,16 @@ def _quarantines(story: RunStory, ids: Mapping[str, int]) -> TableOf:
             round=str(q.round),
             clients=_ids([q.client], ids),
         )
-        for q in story.quarantines[-_MOST_ROWS:]
+        for q in story.quarantines.shown
     ]
-    codes = Counter(q.code for q in story.quarantines)
     return TableOf(
         "quarantine",
         "Quarantine: replies that were not used",
         _columns("#Round", "Client", "Code", "Reason", "Phase", "#After"),
         rows,
         nothing="No reply was refused.",
-        note=_cut(len(rows), len(story.quarantines)),
-        counts=_counts(codes),
+        note=_cut(len(rows), story.quarantines.count),
+        counts=_counts(story.quarantines.kinds),
     )
 
 
@@ -131,7 +129,7 @@ def _silent(story: RunStory, ids: Mapping[str, int]) -> TableOf:
             round=str(end.round),
             clients=_ids(end.evaluate_missing, ids),
         )
-        for end in ends[-_MOST_ROWS:]
+        for end in ends[-MOST_KEPT:]
     ]
     return TableOf(
         "silent",
@@ -155,15 +153,15 @@ def _refusals(story: RunStory, ids: Mapping[str, int]) -> TableOf:
             round=str(r.round),
             clients=_ids([r.client], ids),
         )
-        for r in story.refusals[-_MOST_ROWS:]
+        for r in story.refusals.shown
     ]
     return TableOf(
         "refusals",
         "Metadata that was refused (the weights were used)",
         _columns("#Round", "Client", "Code", "Reason", "Fields"),
         rows,
-        note=_cut(len(rows), len(story.refusals)),
-        counts=_counts(Counter(r.code for r in story.refusals)),
+        note=_cut(len(rows), story.refusals.count),
+        counts=_counts(story.refusals.kinds),
     )
 
 
@@ -177,14 +175,14 @@ def _troubles(story: RunStory) -> TableOf:
             ],
             round=str(t.round),
         )
-        for t in story.troubles[-_MOST_ROWS:]
+        for t in story.troubles.shown
     ]
     return TableOf(
         "troubles",
         "Files that could not be written",
         _columns("#Round", "File", "Error"),
         rows,
-        note=_cut(len(rows), len(story.troubles)),
+        note=_cut(len(rows), story.troubles.count),
     )
 
 

@@ -1,0 +1,37 @@
+"""A mistake in an app's code: one traceback, one count, and the error as the last line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from fedwaggle.cli.new import create_project
+from running import plain_env
+
+
+def test_a_missing_import_is_shown_once_and_ends_the_run(tmp_path: Path) -> None:
+    """Three clients run into it, in the first of 20 rounds."""
+    task = create_project("my-app", tmp_path) / "my_app" / "task.py"
+    began = "    began = time.perf_counter()\n"
+    assert began in task.read_text()
+    task.write_text(task.read_text().replace(began, f"    import nothing_like_this\n{began}"))
+    waggle = Path(sys.executable).with_name("waggle")
+    line = [str(waggle), "run", "my-app", "--nodes", "3", "--set", "fraction-train=1.0"]
+
+    def stderr_of(*options: str) -> str:
+        done = subprocess.run(
+            [*line, *options], cwd=tmp_path, env=plain_env(), capture_output=True, text=True
+        )
+        assert done.returncode == 1, done.stderr
+        return done.stderr
+
+    told = stderr_of()
+    assert told.count("Traceback (most recent call last)") == 1
+    assert told.count("] ModuleNotFoundError: No module named 'nothing_like_this'") == 1
+    assert "tracebacks like those above, not shown: 2" in told
+    assert told.splitlines()[-1].endswith(
+        "ModuleNotFoundError: No module named 'nothing_like_this' (client-raised x 3 clients)"
+    )
+    assert "round 2" not in told
+    assert stderr_of("--verbose").count("] ModuleNotFoundError: No module named") == 3

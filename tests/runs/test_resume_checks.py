@@ -1,0 +1,71 @@
+"""What a run is compared with when it is resumed: its data, its versions, its code."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from fedwaggle.errors import RunError
+from fedwaggle.runs import Request, Run, open_run
+from fedwaggle.runs.events import RunFinished
+from fedwaggle.runs.requests import code_hash, source_hashes
+from fedwaggle.runs.snapshots import Snapshot, write_snapshot
+
+END = RunFinished(rounds=0, sha256="", seconds=1.0)
+
+
+def a_run(root: Path, request: Request) -> Path:
+    with Run.create(root, request=request) as run:
+        run.record(END)
+        write_snapshot(run.path, Snapshot(0, {}, {"model": []}))
+    return run.path
+
+
+def test_other_data_is_refused_and_allowed_to_a_fork(tmp_path: Path) -> None:
+    path = a_run(tmp_path, Request(dataset="aaaa", config={"lr": 0.1}))
+    other = Request(dataset="bbbb", config={"lr": 0.2})
+    with pytest.raises(RunError) as caught:
+        open_run(tmp_path, request=other, resume="latest")
+    assert "the data (fingerprint): was 'aaaa', is 'bbbb'" in str(caught.value)
+    assert "lr: was 0.1, is 0.2" in str(caught.value)
+    assert "--fork" in str(caught.value)
+    fork = open_run(tmp_path, request=other, resume=path.name, fork=True)
+    fork.close()
+
+
+def test_other_versions_are_a_warning_that_names_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a_run(tmp_path, Request(versions={"torch": "2.12", "flwr": "1.42", "old": "1"}))
+    now = Request(versions={"torch": "2.13", "flwr": "1.42", "new": "2"})
+    with caplog.at_level(logging.WARNING):
+        open_run(tmp_path, request=now, resume="latest").close()
+    (warning,) = caplog.messages
+    assert "new none -> 2, old 1 -> none, torch 2.12 -> 2.13" in warning
+    assert "flwr" not in warning
+
+
+def test_changed_code_is_a_warning_that_names_the_files_of_sub_packages_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = tmp_path / "app"
+    (package / "models" / "deep").mkdir(parents=True)
+    for name in ("task.py", "models/net.py", "models/deep/layer.py", "models/notes.txt"):
+        (package / name).write_text("x = 1")
+
+    def request() -> Request:
+        return Request(code=code_hash(package), sources=source_hashes(package))
+
+    a_run(tmp_path / "runs", request())
+    (package / "models" / "notes.txt").write_text("no code")
+    with caplog.at_level(logging.WARNING):
+        open_run(tmp_path / "runs", request=request(), resume="latest").close()
+        assert caplog.messages == []
+        (package / "models" / "deep" / "layer.py").write_text("x = 2")
+        (package / "models" / "loss.py").write_text("x = 1")
+        (package / "models" / "net.py").unlink()
+        open_run(tmp_path / "runs", request=request(), resume="latest").close()
+    (warning,) = caplog.messages
+    assert "models/deep/layer.py, models/loss.py (new), models/net.py (removed);" in warning
