@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Forker", "Imported", "Nursery", "Spawner", "Starter"]
 
 _MOST_FRUITLESS_EXITS = 3  # in a row, of workers that never got to wait: something is wrong
+_STOPPING = (signal.SIGTERM, PARENT_ENDED)  # what makes the zygote stop
 _GRACE_SECONDS = LEAVING_SECONDS + 1.0  # a worker that leaves ends itself before
 
 
@@ -107,10 +108,13 @@ class Forker:
     def __call__(self, index: int, slot: int) -> int:
         """Start one worker."""
         zygote_pid = os.getpid()
+        # What a signal raises while modules prepare for the fork, Python prints and drops.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         pid = os.fork()
         if pid:
             with suppress(OSError):  # the child does it, too: whoever comes first
                 os.setpgid(pid, pid)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             return pid
         status = 1
         try:
@@ -128,8 +132,9 @@ class Forker:
         """Give up what is the zygote's own: its signals, its channel, its right to add tokens."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, PARENT_ENDED, signal.SIGCHLD):
+        for number in (*_STOPPING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         die_with_parent(signal.SIGKILL, zygote_pid)
         os.close(self._control_fd)
         os.close(self._board.tokens_in)
