@@ -103,6 +103,20 @@ def test_workers_that_do_not_end_are_ended(make_app) -> None:
     assert result.seconds < 60.0
 
 
+def test_an_isolated_message_waits_five_seconds_for_the_process_before(make_app) -> None:
+    """The first client's exit handler never returns: with one worker, the second has to wait."""
+    client = """
+    import atexit
+    @app.train()
+    def train(message, context):
+        if context.node_config["partition-id"] == 0: atexit.register(time.sleep, 600)
+        return answer(message, 1)
+    """
+    result = run(make_app(client), nodes=2, workers=1, isolate=True, quiet=True)
+    assert result.value == {0: 1, 1: 1}
+    assert 5.0 < result.seconds < 60.0
+
+
 def test_a_run_that_is_interrupted_does_not_wait_for_its_workers(make_app) -> None:
     """Its exit handlers do not run: SIGTERM to the server ends everything at once."""
     client = """
