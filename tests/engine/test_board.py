@@ -104,6 +104,14 @@ def test_a_board_that_is_shut_gives_no_task_away(board: Board) -> None:
     assert view.in_hand(0) is None
 
 
+def test_slots_are_used_in_turn_and_cleared_before(board: Board) -> None:
+    """1,024 slots for 256 workers: those behind 768 to 1,023 are 0 to 255 again."""
+    board.append(letter(0))
+    board.take(255)
+    assert [board.clear_slots(range(n, n + 256)) for n in (0, 512, 768)] == [256, 768, 0]
+    assert board.in_hand(255) is None
+
+
 def test_a_slot_tells_its_task_until_the_server_was_told(board: Board) -> None:
     """A nursery that ends while it says so, as one that is killed, leaves the task in the slot."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -76,6 +76,21 @@ def test_workers_may_be_killed_while_they_wait(make_app) -> None:
     assert run(make_app(client, main), nodes=1, workers=1).value is True
 
 
+def test_a_client_that_kills_the_zygote_each_time_does_not_end_the_run(make_app) -> None:
+    """Twice in each of 2 rounds: it is the one that counts as crashed, and the others answer."""
+    client = """
+    @app.train()
+    def train(message, context):
+        if context.node_config["partition-id"] == 1:
+            time.sleep(0.5)  # the others are answered by then
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(600)
+        return answer(message, 0)
+    """
+    app = make_app(client, "return [values(ask(grid)) for _ in range(2)]")
+    assert run(app, nodes=3, workers=2).value == [{0: 0, 1: 8, 2: 0}] * 2
+
+
 # Notes each call in a file, and sleeps while it is asked to.
 NOTED = """
 from pathlib import Path

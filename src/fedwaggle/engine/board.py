@@ -163,6 +163,13 @@ class Board:
         """Say that the worker of ``slot`` has nothing in its hands."""
         self._words[_SLOTS + _SLOT_WORDS * slot] = 0
 
+    def clear_slots(self, used: range) -> int:
+        """Return the first of as many other slots as these, cleared for new workers."""
+        first = used.stop if used.stop + len(used) <= _MOST_SLOTS else 0
+        for slot in range(first, first + len(used)):
+            self.finish(slot)
+        return first
+
     def in_hand(self, slot: int) -> int | None:
         """Return the task that the worker of ``slot`` has, if any."""
         number = self._words[_SLOTS + _SLOT_WORDS * slot]

@@ -30,7 +30,7 @@ __all__ = ["MOST_FRAMES", "Event", "Lost", "Pool"]
 
 MOST_FRAMES = 64  # at once: each may hold a file open until it was read
 
-_MOST_ZYGOTES = 4  # one that is killed is replaced; one that keeps dying is not
+_MOST_ZYGOTES = 4  # without a reply in between: one that is killed is replaced, if it can work
 _PATIENCE_SECONDS = 5.0  # for processes that were told to end
 
 
@@ -226,6 +226,7 @@ class Pool:
                 self.is_ready = True
             else:
                 frames.append(frame)
+                self._zygotes = 1  # this one works; should a client kill it, others may follow
         return frames
 
     def _hear_zygote(self) -> list[Lost]:
@@ -263,9 +264,9 @@ class Pool:
             else Lost(task, "its process was ended", by_signal=True)
             for _, task, _ in self._board.busy(self._slots)
         ]
-        # A worker in its last breath may still write into its slot, so these are not used again.
-        first_slot = self._setup.first_slot + self._setup.workers
-        self._setup = replace(self._setup, first_slot=first_slot)
+        # A worker in its last breath may still write into its slot, so these are not used again
+        # before many more have died.
+        self._setup = replace(self._setup, first_slot=self._board.clear_slots(self._slots))
         self._control.close()
         self._start_zygote()
         for _ in range(self._setup.workers):
