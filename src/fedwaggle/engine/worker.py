@@ -137,7 +137,7 @@ class Worker:
         except SystemExit as leaving:
             self._report_exit(number, leaving)
             raise
-        except Exception as error:  # noqa: BLE001  # whatever a client raises is for its server to know
+        except Exception as error:  # noqa: BLE001  # the server is to know of any
             return pack_error(number, CLIENT_APP_RAISED, error), []
 
     def _report_exit(self, number: int, leaving: SystemExit) -> None:
