@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,62 @@ def test_killed_under_flowers_simulation_and_resumed_on_the_local_engine(
             os.kill(one.pid, signal.SIGKILL)
     wait_until_free(tmp_path)
     assert facts(resumed(tmp_path)) == facts(undisturbed)
+
+
+def kill_workers(outputs: Path, rounds: int) -> str:
+    """Run, and kill a worker with SIGKILL in each round; return what the run logged."""
+    settings = {**running.SMALL, "num-server-rounds": rounds}
+    log = outputs / "log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            running.command(outputs, "--workers", "2", "--verbose", settings=settings),
+            stdout=file,
+            stderr=file,
+            env=running.plain_env(),
+        ) as process,
+    ):
+        for number in range(1, rounds + 1):
+            while rounds_started(outputs) < number:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.01)
+            time.sleep(0.05 * (number % 4))  # into the round
+            (zygote,) = psutil.Process(process.pid).children()
+            workers = sorted(zygote.children(), key=lambda worker: worker.pid)
+            workers[0].kill()  # the one that has lived longest, so each comes to it
+    assert process.returncode == 0, log.read_text()
+    return log.read_text()
+
+
+def rounds_started(outputs: Path) -> int:
+    files = list(outputs.glob("*/events.jsonl"))
+    return files[0].read_text().count('"round-started"') if files else 0
+
+
+def unused(run_folder: Path) -> int:
+    """Return how many replies were quarantined or never came."""
+    rounds = running.of_kind(running.story(run_folder), "round-finished")
+    return sum(event.quarantined + len(event.missing) for event in rounds)
+
+
+def test_killed_workers_change_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    """One in each of 4 rounds: their messages are sent again, and nobody is quarantined."""
+    log = kill_workers(tmp_path, rounds=4)
+    assert facts(running.latest(tmp_path)) == facts(undisturbed)
+    assert unused(running.latest(tmp_path)) == 0
+    assert "is sent again: its process was ended by SIGKILL" in log
+
+
+@pytest.mark.slow
+def test_fifteen_killed_workers_change_nothing(tmp_path: Path) -> None:
+    settings = {**running.SMALL, "num-server-rounds": 15}
+    plain = running.run(tmp_path / "plain", settings=settings)
+    (tmp_path / "killed").mkdir()
+    log = kill_workers(tmp_path / "killed", rounds=15)
+    killed = running.latest(tmp_path / "killed")
+    assert facts(killed) == facts(plain)
+    assert unused(killed) == 0
+    assert log.count("is sent again") >= 8  # the others had answered in that moment
 
 
 def wait_until_free(outputs: Path) -> None:

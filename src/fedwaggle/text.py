@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["printable"]
+__all__ = ["printable", "text_of"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -35,3 +35,11 @@ def printable(text: str, limit: int = 500) -> str:
     spaced = "".join(c if c.isprintable() else " " for c in plain)
     line = " ".join(spaced.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, also of a value of somebody else's class that cannot be printed."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # it is their code
+        return f"<{type(value).__name__} that cannot be printed>"

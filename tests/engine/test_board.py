@@ -86,15 +86,30 @@ def test_a_small_pipe_has_a_token_for_each_task(board: Board, pages: int) -> Non
         assert small.take(0)
 
 
-def test_a_closed_board_wakes_who_waits(board: Board) -> None:
+def test_a_board_that_is_shut_wakes_who_waits(board: Board) -> None:
     view = Board(board.fd, os.dup(board.tokens_out), -1)
     taken: list[object] = []
     waiting = threading.Thread(target=lambda: taken.append(view.take(0)))
     waiting.start()
-    os.close(board.tokens_in)
+    board.shut()
     waiting.join(5)
     assert taken == [None]
-    board.tokens_in = os.dup(board.fd)  # for the fixture to close
+
+
+def test_a_board_that_is_shut_gives_no_task_away(board: Board) -> None:
+    view = Board(board.fd, os.dup(board.tokens_out), -1)
+    board.append(letter(0))
+    board.shut()
+    assert view.take(0) is None
+    assert view.in_hand(0) is None
+
+
+def test_slots_are_used_in_turn_and_cleared_before(board: Board) -> None:
+    """1,024 slots for 256 workers: those behind 768 to 1,023 are 0 to 255 again."""
+    board.append(letter(0))
+    board.take(255)
+    assert [board.clear_slots(range(n, n + 256)) for n in (0, 512, 768)] == [256, 768, 0]
+    assert board.in_hand(255) is None
 
 
 def test_a_slot_tells_its_task_until_the_server_was_told(board: Board) -> None:

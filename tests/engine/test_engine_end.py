@@ -117,6 +117,22 @@ def test_after_a_run_no_process_is_left(make_app) -> None:
     assert psutil.Process().num_fds() <= open_files + 1  # what Flower opens on its first import
 
 
+def test_a_zygote_may_be_ended_while_it_forks(make_app, capfd) -> None:
+    """Each message has a process of its own, and modules prepare for each fork for 0.5 s."""
+    from fedwaggle.engine import run
+
+    client = """
+    os.register_at_fork(before=lambda: time.sleep(0.5))
+    @app.train()
+    def train(message, context):
+        return answer(message, 1)
+    """
+    app = make_app(client, "ask(grid); raise LookupError('in the middle')")
+    with pytest.raises(LookupError, match="in the middle"):
+        run(app, nodes=4, workers=1, isolate=True, quiet=True)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_server_that_fails_at_once_does_not_wait_for_the_clients_import(make_app, capfd) -> None:
     """The ClientApp's import takes 20 s; the ServerApp's error is there long before."""
     from fedwaggle.engine import run

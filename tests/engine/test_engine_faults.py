@@ -21,6 +21,8 @@ def train(message, context):
     do = message.content["config"]["do"] if context.node_config["partition-id"] == 1 else ""
     if do == "exit": os._exit(0)
     if do == "leave": sys.exit(3)
+    if do == "leave well": sys.exit()
+    if do == "give a reason": sys.exit("no data at this site")
     if do == "kill": os.kill(os.getpid(), signal.SIGKILL)
     if do == "segfault": ctypes.string_at(0)
     if do == "hang": time.sleep(600)
@@ -32,6 +34,7 @@ def train(message, context):
     return answer(message, number)
 """
 
+# What kills its worker each time is sent to a second one, and then counts as crashed.
 MAIN = """
 before = values(ask(grid, do=""))
 replies = ask(grid, do=context.run_config["do"])
@@ -45,11 +48,13 @@ return before, values(replies), values(ask(grid, do="")), reason
     [
         ("exit", "its process ended with exit code 0"),
         ("leave", "its process ended with exit code 3"),
-        ("kill", "its process was ended by SIGKILL"),
-        ("segfault", "its process was ended by SIGSEGV"),
-        ("memory", "its process was ended by SIGBUS"),
+        ("leave well", "its process ended with exit code 0"),
+        ("give a reason", "its process ended with exit code 1: no data at this site"),
+        ("kill", "its process was ended by SIGKILL, for the second time"),
+        ("segfault", "its process was ended by SIGSEGV, for the second time"),
+        ("memory", "its process was ended by SIGBUS, for the second time"),
         ("hang", "it did not answer within client-timeout (0.5 s)"),
-        ("zygote", "its process was ended"),
+        ("zygote", "its process was ended, for the second time"),
     ],
 )
 def test_a_worker_that_dies_costs_the_message_it_had(make_app, do: str, reason: str) -> None:

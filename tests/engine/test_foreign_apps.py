@@ -7,6 +7,7 @@ is the order in which replies are summed: the outcomes agree to the rounding of 
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def run_on_flower(app: str, folder: Path) -> dict[str, Any]:
 
 def test_the_apps_do_not_know_this_library() -> None:
     files = [file for file in APPS.rglob("*") if file.suffix in {".py", ".toml"}]
-    assert len(files) == 12
+    assert len(files) == 16
     assert [file.name for file in files if "waggle" in file.read_text()] == []
 
 
@@ -70,12 +71,25 @@ def test_mods_queries_and_states_work_together(tmp_path: Path) -> None:
     assert [answer["calls"] for answer in memory] == [5] * NODES
 
 
+def test_contexts_errors_and_seeds_are_flowers(tmp_path: Path) -> None:
+    """Six calls, of which the third changes the run config and the fifth raises: both count not."""
+    outcome = run_locally("contexts", tmp_path)
+    answers, app = outcome["answers"], outcome["app"]
+    assert [answer.get("calls") for answer in answers] == [1, 2, None, 3, None, 4]
+    assert [answer.get("calls-in-config") for answer in answers] == [1, 2, None, 3, None, 4]
+    assert [answer.get("error") for answer in answers] == [None, None, 0, None, 2, None]
+    assert answers[-1] == {**answers[1], "calls": 4, "calls-in-config": 4}
+    assert answers[0]["drawn"] == random.Random(5).random()
+    assert app == [True, True]
+
+
 @pytest.mark.parametrize(
     "app",
     [
         "personal",
         pytest.param("linear", marks=pytest.mark.slow),
         pytest.param("digits", marks=pytest.mark.slow),
+        pytest.param("contexts", marks=pytest.mark.slow),
     ],
 )
 def test_the_outcome_is_that_of_flowers_simulation(app: str, tmp_path: Path) -> None:

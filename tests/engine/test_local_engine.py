@@ -27,7 +27,6 @@ def test_a_client_sees_the_context_that_flower_gives(make_app) -> None:
     client = """
     @app.query()
     def query(message, context):
-        context.run_config["lr"] = 9.0  # its own copy: no other message sees it
         facts = ConfigRecord({
             "node": [context.node_id - 1000, *context.node_config.values()],
             "keys": list(context.node_config), "rounds": context.run_config["rounds"],
@@ -91,6 +90,73 @@ def test_a_client_that_raises_is_an_error_reply_and_its_state_stays(make_app) ->
     """
     reason = "<class 'ValueError'>:<'boom'>"
     assert run(make_app(COUNT, main), nodes=2).value == (2, reason, 1000, 2)
+
+
+CONFIG = """
+@app.train()
+def train(message, context):
+    count = context.node_config.get("count", 0)
+    context.node_config["count"] = count + 1
+    context.node_config["num-partitions"] = 99
+    if message.content.get("config", {}).get("fail"):
+        raise ValueError("boom")
+    return answer(message, [count, context.node_config["partition-id"], len(context.state)])
+"""
+
+
+def test_a_node_keeps_the_config_that_a_client_gave_it(make_app) -> None:
+    """As in Flower's simulation; not after an error, and it can be taken and given back."""
+    main = """
+    seen = [values(ask(grid))]
+    ask(grid, fail=True)
+    states = grid.client_states()
+    seen.append(values(ask(grid)))
+    grid.restore_client_states(states)
+    return [*seen, values(ask(grid))], states.keys() == {"0", "1"}
+    """
+    first, second = ({0: [n, 0, 0], 1: [n, 1, 0]} for n in (0, 1))
+    result = run(make_app(CONFIG, main), nodes=2, workers=2)
+    assert result.value == ([first, second, second], True)
+
+
+def test_a_client_that_changes_the_run_config_is_refused_as_flower_refuses_it(make_app) -> None:
+    """Code 0 with Flower's words; its state stays, and the next message has the config as it is."""
+    client = """
+    @app.train()
+    def train(message, context):
+        number = context.state["n"]["n"] + 1 if "n" in context.state else 1
+        context.state["n"] = MetricRecord({"n": number})
+        if message.content["config"]["change"]:
+            context.run_config["lr"] = 9.0
+        return answer(message, [float(number), context.run_config["lr"]])
+    """
+    main = """
+    refused, = ask(grid, change=True)
+    reason = refused.error.reason.replace(str(context.run_id), "RUN")
+    return refused.error.code, reason, values(ask(grid, change=False))
+    """
+    reason = (
+        "<class 'ValueError'>:<'The `run_config` field of the `Context` object cannot be modified "
+        "(run_id: RUN).'>"
+    )
+    result = run(make_app(client, main, config="lr = 0.5"), nodes=1)
+    assert result.value == (0, reason, {0: [1.0, 0.5]})
+
+
+def test_the_list_of_nodes_is_the_callers_own(make_app) -> None:
+    main = """
+    nodes = grid.get_node_ids()
+    nodes.remove(1001)
+    nodes.sort(reverse=True)
+    return nodes, grid.get_node_ids()
+    """
+    value = run(make_app(COUNT, main), nodes=3).value
+    assert value == ([1002, 1000], [1000, 1001, 1002])
+
+
+def test_a_run_names_its_app_as_flower_does(make_app) -> None:
+    main = "return grid.run.fab_id, grid.run.fab_version, grid.run.run_id == context.run_id"
+    assert run(make_app(COUNT, main), nodes=1).value == ("tests/tiny_app", "1.0.0", True)
 
 
 def test_states_can_be_taken_and_given_back_by_name(make_app) -> None:

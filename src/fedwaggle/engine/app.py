@@ -51,6 +51,11 @@ class App:
     config: Mapping[str, ConfigValue]
 
     @property
+    def fab_id(self) -> str:
+        """The app's id, as Flower makes it: ``publisher/name``."""
+        return f"{self.publisher}/{self.name}"
+
+    @property
     def references(self) -> tuple[str, str]:
         """Where the two apps are."""
         return self.serverapp, self.clientapp

@@ -27,10 +27,11 @@ __all__ = ["Board", "Busy", "Task"]
 _MOST_SLOTS = 1024
 _MOST_TASKS = 32_768  # that wait; most pipes hold 65,536 tokens, but see below
 
-# The board is an array of 64-bit words: two counters; a slot for each worker, a cache line each
-# (the number in hand plus 1, since when in ns, how many so far); the ring of tasks (the letter's
-# address, and whether the task is still wanted).
-_APPENDED, _TAKEN = 0, 1
+# The board is an array of 64-bit words: two counters, and whether it is shut; a slot for each
+# worker, a cache line each (the number in hand plus 1, since when in ns, how many tasks so far,
+# how many workers so far that came for one); the ring of tasks (the letter's address, and
+# whether the task is still wanted).
+_APPENDED, _TAKEN, _SHUT = 0, 1, 2
 _SLOTS, _SLOT_WORDS = 8, 8
 _RING, _TASK_WORDS = _SLOTS + _SLOT_WORDS * _MOST_SLOTS, 4
 _BYTES = 8 * (_RING + _TASK_WORDS * _MOST_TASKS)
@@ -109,6 +110,26 @@ class Board:
         with suppress(BlockingIOError):  # a full pipe has one for each task
             os.write(self.tokens_in, b"t")
 
+    def shut(self) -> None:
+        """Give no task away any more. Workers that wait leave once all writers have done this."""
+        self._words[_SHUT] = 1
+        if self.tokens_in >= 0:
+            os.close(self.tokens_in)
+            self.tokens_in = -1
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether no task is given away any more."""
+        return bool(self._words[_SHUT])
+
+    def arrive(self, slot: int) -> None:
+        """Note that a worker of ``slot`` is there, and will now wait for its first task."""
+        self._words[_SLOTS + _SLOT_WORDS * slot + 3] += 1
+
+    def arrivals(self, slot: int) -> int:
+        """Return how many workers of ``slot`` have arrived so far."""
+        return self._words[_SLOTS + _SLOT_WORDS * slot + 3]
+
     def withdraw(self, number: int) -> bool:
         """Take a task back, and return whether that was in time: no worker had it."""
         with self._locked():
@@ -118,9 +139,11 @@ class Board:
         return True
 
     def take(self, slot: int) -> Task | None:
-        """Wait for a task and take it into ``slot``; return nothing when the board is closed."""
+        """Wait for a task and take it into ``slot``; return nothing when the board is shut."""
         while os.read(self.tokens_out, 1):
             with self._locked():
+                if self.is_shut:
+                    return None
                 number = self._words[_TAKEN]
                 if number == self._words[_APPENDED]:
                     continue
@@ -139,6 +162,13 @@ class Board:
     def finish(self, slot: int) -> None:
         """Say that the worker of ``slot`` has nothing in its hands."""
         self._words[_SLOTS + _SLOT_WORDS * slot] = 0
+
+    def clear_slots(self, used: range) -> int:
+        """Return the first of as many other slots as these, cleared for new workers."""
+        first = used.stop if used.stop + len(used) <= _MOST_SLOTS else 0
+        for slot in range(first, first + len(used)):
+            self.finish(slot)
+        return first
 
     def in_hand(self, slot: int) -> int | None:
         """Return the task that the worker of ``slot`` has, if any."""
@@ -160,8 +190,9 @@ class Board:
         return found
 
     def close(self) -> None:
-        """Let the pipe end: workers that sleep on it wake and leave."""
-        for fd in (self.fd, self.tokens_out, self.tokens_in):
+        """Shut it, and give up this process's view of it."""
+        self.shut()
+        for fd in (self.fd, self.tokens_out):
             os.close(fd)
 
     def _ring(self, number: int) -> int:

@@ -41,9 +41,12 @@ __all__ = [
     "METADATA_FIELDS",
     "NODE_UNAVAILABLE",
     "SERVER_NODE_ID",
+    "UNKNOWN_ERROR",
     "FlowerRun",
     "NodeInfo",
     "call_server_app",
+    "crash_error",
+    "describe_run",
     "load_client_app",
     "load_server_app",
     "make_array",
@@ -62,6 +65,7 @@ __all__ = [
 SERVER_NODE_ID = 1  # flwr.common.constant.SUPERLINK_NODE_ID
 
 # flwr.common.constant.ErrorCode
+UNKNOWN_ERROR = 0
 CLIENT_APP_RAISED = 2
 MESSAGE_UNAVAILABLE = 3
 NODE_UNAVAILABLE = 5
@@ -141,6 +145,18 @@ def call_server_app(app: ServerApp, grid: Grid, context: Context) -> object:
     finally:
         app._main = main
     return returned[0] if returned else None
+
+
+def describe_run(run_id: int, fab_id: str, fab_version: str) -> FlowerRun:
+    """Return what Flower says of a run, as far as it is known here."""
+    run = FlowerRun.create_empty(run_id)
+    run.fab_id, run.fab_version = fab_id, fab_version
+    return run
+
+
+def crash_error(reason: str) -> tuple[int, str]:
+    """Return code and reason of the error that a node answers whose ClientApp's process ended."""
+    return CLIENT_APP_CRASHED, f"ClientApp stopped responding: {reason}."
 
 
 def set_message_id(message: Message, message_id: str) -> None:

@@ -47,8 +47,7 @@ class LocalGrid(Grid):
         self._pool = pool
         self._run = FlowerRun.create_empty(run_id)
         self._nodes = range(FIRST_NODE_ID, FIRST_NODE_ID + num_nodes)
-        # Strategies ask for all of them several times a round: no copy is made for each.
-        self._node_ids = tuple(self._nodes)
+        self._node_ids = list(self._nodes)
         self._traffic = Traffic(pool, run_id, self._nodes, observer)
         self._changed = threading.Condition(threading.Lock())  # guards the traffic
         self._is_listened_to = False
@@ -85,14 +84,14 @@ class LocalGrid(Grid):
         """Return a new message, as Flower's older apps make them."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-    def get_node_ids(self) -> Iterable[int]:
+    def get_node_ids(self) -> list[int]:
         """Return all nodes, in the order of their partitions, once they are there.
 
         They are when a worker has imported the ClientApp: what a server times after this is
-        the clients' work, not their start.
+        the clients' work, not their start. The list is the caller's own, as Flower's is.
         """
         self._wait(lambda: self._pool.is_ready, None)
-        return self._node_ids
+        return self._node_ids.copy()
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         """Yield all nodes; each has its partition id for a name."""

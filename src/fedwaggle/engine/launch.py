@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import faulthandler
 import gc
@@ -12,10 +13,12 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from fedwaggle.engine.board import Board
 from fedwaggle.engine.frames import send_frame
+from fedwaggle.engine.leaving import exit_status, limit_leaving
 from fedwaggle.engine.output import redirect_output
 from fedwaggle.engine.setup import Setup
 
@@ -28,12 +31,14 @@ __all__ = [
     "die_with_parent",
     "import_app",
     "last_error",
+    "redirect_import",
     "run_worker",
     "work",
 ]
 
 PARENT_ENDED = signal.SIGUSR2  # to the zygote; the system says this of a mere thread, too
 
+_LABEL = "[ClientApp] "  # of what no client prints, but the app's import and its exit handlers
 _LONGEST_ERROR = 8_000  # characters, so that it fits into a packet
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -89,24 +94,63 @@ def import_app(setup: Setup) -> ClientApp:
 
 def run_worker(
     setup: Setup, app: ClientApp, board: Board, slot: int, set_label: Callable[[str], None]
-) -> None:
-    """Answer messages until there are no more; what escapes from the app ends this process."""
+) -> int:
+    """Answer messages until there are no more, or the app ends this; return the exit status.
+
+    The caller then ends the process in order, for which it has a few seconds from now on.
+    """
     from fedwaggle.engine.worker import Worker
 
     faulthandler.enable(file=2)  # says where the app was when it crashed
-    Worker(setup, app, board, slot, set_label).serve()
-    set_label("")
+    _leave_on_request(board)
+    status = 0
+    try:
+        Worker(setup, app, board, slot, set_label).serve()
+    except SystemExit as leaving:  # the client's own wish
+        status, text = exit_status(leaving)
+        if text:
+            print(text, file=sys.stderr)
+    except BaseException:  # noqa: BLE001  # the app may raise anything; the process ends either way
+        traceback.print_exc()
+        status = 1
+    limit_leaving()
+    set_label(_LABEL)
+    return status
+
+
+def _leave_on_request(board: Board) -> None:
+    """Let SIGTERM end what a client does when the run is over; before, it kills as it always does.
+
+    The children that a client forks have this handler, too: to them it is the plain signal.
+    """
+    worker_pid = os.getpid()
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if board.is_shut and os.getpid() == worker_pid:
+            raise SystemExit
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def redirect_import(setup: Setup) -> Callable[[str], None]:
+    """Send what the import of the app prints through the server's process; see ``output``."""
+    set_label = redirect_output(setup.output, _LABEL)
+    atexit.register(set_label, "")  # the first to be registered is the last to be called
+    return set_label
 
 
 def work(setup_fd: int, slot: int, parent_pid: int) -> None:
     """Be a worker with an import of its own."""
     die_with_parent(signal.SIGKILL, parent_pid)
     setup = Setup.read(setup_fd)
-    set_label = redirect_output(setup.output, "[ClientApp] ")
+    set_label = redirect_import(setup)
     try:
         app = import_app(setup)
     except BaseException:  # noqa: BLE001  # an import may raise anything; the server must know
         with socket.socket(fileno=setup.replies) as replies:
             send_frame(replies, (-1, "failed", None, last_error(), None))
         return
-    run_worker(setup, app, Board(setup.board, setup.tokens_out, -1), slot, set_label)
+    board = Board(setup.board, setup.tokens_out, -1)
+    sys.exit(run_worker(setup, app, board, slot, set_label))

@@ -103,9 +103,13 @@ def run(
         that keep something in module globals.
     seed : int | None
         Makes random numbers repeatable that the app does not seed: those of Python, NumPy and
-        torch, for the server and in each message. Left out, they differ from run to run. A client
-        that seeds its generators itself has to do so in each message: what it seeds at import,
-        the engine seeds anew.
+        torch, for the server and in each message. A client that seeds its generators itself has
+        to do so in each message: what it seeds at import, the engine seeds anew.
+
+        Left out, the generators are the app's own, as in Flower's simulation. What the app does
+        not seed differs from run to run and from worker to worker. What it seeds at import, each
+        worker begins with, and goes on with from message to message; so which numbers a client
+        draws then depends on the worker that it comes to.
     quiet, verbose : bool
         Show no progress and no log below a warning; say also what happens to workers.
 
@@ -175,14 +179,15 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
         stack.enter_context(exit_on_sigterm())
         stack.enter_context(many_open_files())
         progress = stack.enter_context(open_progress(app.config, options.quiet, options.verbose))
-        pool = Pool(
-            _setup(app, options, run_id),
-            environment=options.environment(),
-            client_timeout=options.client_timeout,
-            show_line=progress.client_line,
-            report=progress.report,
+        pool = stack.enter_context(
+            Pool(
+                _setup(app, options, run_id),
+                environment=options.environment(),
+                client_timeout=options.client_timeout,
+                show_line=progress.client_line,
+                report=progress.report,
+            )
         )
-        stack.callback(pool.close)
         stack.enter_context(importing(app))
         # These import Flower, which takes as long as the workers' own start.
         from flwr.app import Context, RecordDict
@@ -198,6 +203,7 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
         stack.enter_context(fast_arrays())
         progress.attach_logs()
         grid = LocalGrid(pool, run_id=run_id, num_nodes=options.nodes, observer=progress)
+        grid.set_run(flower_api.describe_run(run_id, app.fab_id, app.version))
         context = Context(
             run_id=run_id,
             node_id=flower_api.SERVER_NODE_ID,
@@ -218,7 +224,7 @@ def _setup(app: App, options: EngineOptions, run_id: int) -> Setup:
         num_nodes=options.nodes,
         run_config=app.config,
         server_pid=os.getpid(),
-        seed=secrets.randbits(63) if options.seed is None else options.seed,
+        seed=options.seed,
         workers=options.num_workers,
         first_slot=0,
         isolate=options.isolate,

@@ -1,26 +1,32 @@
-"""The nursery: starts the workers, and replaces each that ends."""
+"""The nursery: starts the workers, replaces each that ends, and lets all leave in the end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fedwaggle.engine.board import Board
 from fedwaggle.engine.frames import receive_frame, send_frame, wait_for_any
 from fedwaggle.engine.launch import PARENT_ENDED, command, die_with_parent, run_worker
+from fedwaggle.engine.leaving import LEAVING_SECONDS, Inheritance, leave
+from fedwaggle.engine.randomness import SeedWatch
 from fedwaggle.engine.setup import Setup
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
-__all__ = ["Forker", "Nursery", "Spawner", "Starter"]
+__all__ = ["Forker", "Imported", "Nursery", "Spawner", "Starter"]
 
-_MOST_FRUITLESS_EXITS = 3  # in a row, of workers that took no message: something is wrong
+_MOST_FRUITLESS_EXITS = 3  # in a row, of workers that never got to wait: something is wrong
+_STOPPING = (signal.SIGTERM, PARENT_ENDED)  # what makes the zygote stop
+_GRACE_SECONDS = LEAVING_SECONDS + 1.0  # a worker that leaves ends itself before
 
 
 class Starter(Protocol):
@@ -56,13 +62,32 @@ class Spawner:
         return os.posix_spawn(words[0], words, environment, setpgroup=0)
 
 
+@dataclass(frozen=True)
+class Imported:
+    """What the zygote imported, and its forks share.
+
+    Attributes
+    ----------
+    app : ClientApp
+        The app.
+    seeds : SeedWatch | None
+        Which random numbers it seeded; nothing if each message has its own.
+    inheritance : Inheritance
+        What it left open.
+    """
+
+    app: ClientApp
+    seeds: SeedWatch | None
+    inheritance: Inheritance
+
+
 class Forker:
     """Starts workers as copies of this process.
 
     Parameters
     ----------
-    setup, board, app : Setup, Board, ClientApp
-        The run, the board, and the app that all workers share.
+    setup, board, imported : Setup, Board, Imported
+        The run, the board, and what all workers share.
     set_label : Callable[[str], None]
         Sets what stands in front of printed lines.
     control_fd : int
@@ -73,40 +98,43 @@ class Forker:
         self,
         setup: Setup,
         board: Board,
-        app: ClientApp,
+        imported: Imported,
         set_label: Callable[[str], None],
         control_fd: int,
     ) -> None:
-        self._setup, self._board, self._app = setup, board, app
+        self._setup, self._board, self._imported = setup, board, imported
         self._set_label, self._control_fd = set_label, control_fd
 
     def __call__(self, index: int, slot: int) -> int:
         """Start one worker."""
         zygote_pid = os.getpid()
+        # What a signal raises while modules prepare for the fork, Python prints and drops.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         pid = os.fork()
         if pid:
             with suppress(OSError):  # the child does it, too: whoever comes first
                 os.setpgid(pid, pid)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             return pid
         status = 1
         try:
             self._leave_zygote(zygote_pid)
-            run_worker(self._setup, self._app, self._board, slot, self._set_label)
-            status = 0
-        except SystemExit as leaving:  # the client's own wish
-            status = leaving.code if isinstance(leaving.code, int) else 1
+            if self._imported.seeds is not None:
+                self._imported.seeds.settle()
+            app = self._imported.app
+            status = run_worker(self._setup, app, self._board, slot, self._set_label)
         except BaseException:  # noqa: BLE001  # nothing of the zygote may run in its copy
             traceback.print_exc()
-            self._set_label("")
         finally:
-            os._exit(status)
+            leave(status, self._imported.inheritance.streams)
 
     def _leave_zygote(self, zygote_pid: int) -> None:
         """Give up what is the zygote's own: its signals, its channel, its right to add tokens."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, PARENT_ENDED, signal.SIGCHLD):
+        for number in (*_STOPPING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         die_with_parent(signal.SIGKILL, zygote_pid)
         os.close(self._control_fd)
         os.close(self._board.tokens_in)
@@ -128,11 +156,15 @@ class Nursery:
     def __init__(self, setup: Setup, board: Board, control: socket.socket, start: Starter) -> None:
         self._setup, self._board, self._control, self._start = setup, board, control, start
         self._index_of: dict[int, int] = {}  # pid to index
-        self._taken_before: dict[int, int] = {}  # index to how many tasks its slot had seen
+        self._arrivals_before: dict[int, int] = {}  # index to how many workers its slot had seen
         self._fruitless = 0
+        self._deadline: float | None = None  # for the workers to leave, once they are to
 
     def watch(self) -> None:
-        """Start the workers, and replace each that ends, until the channel is closed."""
+        """Start the workers, and replace each that ends, until they are to leave.
+
+        Returns when the last of them has left, or its time is up, or the channel is closed.
+        """
         woken, waker = socket.socketpair()
         for end in (woken, waker):
             end.setblocking(False)
@@ -147,8 +179,8 @@ class Nursery:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _watch(self, woken: socket.socket) -> None:
-        while True:
-            ready = wait_for_any([self._control, woken], None)
+        while (left := self._seconds_left()) is None or (left > 0.0 and self._index_of):
+            ready = wait_for_any([self._control, woken], left)
             if woken in ready:
                 woken.recv(4096)
                 self._reap()
@@ -156,7 +188,22 @@ class Nursery:
                 frame = receive_frame(self._control)
                 if frame is None:
                     return
-                self._kill(*frame.values)
+                order, *values = frame.values
+                if order == "leave":
+                    self._let_leave()
+                else:
+                    self._kill(*values)
+
+    def _seconds_left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def _let_leave(self) -> None:
+        """Have the workers end in order; what a client is still at, nobody waits for."""
+        self._deadline = time.monotonic() + _GRACE_SECONDS
+        self._board.shut()
+        for pid, index in self._index_of.items():
+            if self._board.in_hand(self._setup.first_slot + index) is not None:
+                os.kill(pid, signal.SIGTERM)
 
     def kill_all(self) -> None:
         """End all workers, with whatever they started, and wait for them."""
@@ -167,7 +214,7 @@ class Nursery:
 
     def _add(self, index: int) -> None:
         slot = self._setup.first_slot + index
-        self._taken_before[index] = self._board.taken(slot)
+        self._arrivals_before[index] = self._board.arrivals(slot)
         self._index_of[self._start(index, slot)] = index
 
     def _kill(self, slot: int, task: int) -> None:
@@ -188,15 +235,19 @@ class Nursery:
 
     def _replace(self, index: int, status: int) -> None:
         """Say which task an ended worker had, if any, and start another in its place."""
+        if self._deadline is not None:
+            return
         slot = self._setup.first_slot + index
         task = self._board.in_hand(slot)
         if task is not None:
-            send_frame(self._control, ("lost", task, _how_it_ended(status)))
+            by_signal = os.WIFSIGNALED(status)
+            send_frame(self._control, ("lost", task, _how_it_ended(status), by_signal))
         self._board.finish(slot)  # only now: should this process die here, the slot still tells
         if status:
             self._board.add_token()
-        worked = self._board.taken(slot) > self._taken_before[index]
-        self._fruitless = 0 if worked else self._fruitless + 1
+        # One that was killed while it waited is no sign that others could not work.
+        has_arrived = self._board.arrivals(slot) > self._arrivals_before[index]
+        self._fruitless = 0 if has_arrived else self._fruitless + 1
         if self._fruitless < _MOST_FRUITLESS_EXITS:
             self._add(index)
         else:

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from fedwaggle.engine.board import Board
 from fedwaggle.engine.frames import Frame, receive_frame, send_frame, wait_for_any
 from fedwaggle.engine.launch import command
+from fedwaggle.engine.leaving import LEAVING_SECONDS
 from fedwaggle.engine.output import OutputReader
 from fedwaggle.engine.parcels import Address
 from fedwaggle.engine.setup import Setup
@@ -29,7 +30,7 @@ __all__ = ["MOST_FRAMES", "Event", "Lost", "Pool"]
 
 MOST_FRAMES = 64  # at once: each may hold a file open until it was read
 
-_MOST_ZYGOTES = 4  # one that is killed is replaced; one that keeps dying is not
+_MOST_ZYGOTES = 4  # without a reply in between: one that is killed is replaced, if it can work
 _PATIENCE_SECONDS = 5.0  # for processes that were told to end
 
 
@@ -43,10 +44,14 @@ class Lost:
         Its number.
     reason : str
         How the worker ended.
+    by_signal : bool
+        Whether a signal ended it that was not the engine's: from outside, as the system sends it
+        when memory runs out, or by a crash. The client may be innocent of it.
     """
 
     task: int
     reason: str
+    by_signal: bool
 
 
 Event: TypeAlias = Frame | Lost
@@ -144,8 +149,34 @@ class Pool:
             if events or left == 0.0 or self.is_ready != was_ready:
                 return events
 
-    def close(self) -> None:
-        """End all workers, with whatever they started."""
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.close(in_order=kind is None)
+
+    def close(self, *, in_order: bool = False) -> None:
+        """End all workers, with whatever they started.
+
+        Parameters
+        ----------
+        in_order : bool
+            Whether workers that have imported the app get a few seconds to end as programs do,
+            with their exit handlers and what they have not written yet.
+        """
+        try:
+            if in_order and self.is_ready:
+                self._let_workers_leave()
+        finally:
+            self._end_at_once()
+
+    def _let_workers_leave(self) -> None:
+        self._board.shut()
+        with suppress(OSError, subprocess.TimeoutExpired):  # the zygote is dead, or stuck
+            send_frame(self._control, ("leave",))
+            self._process.wait(LEAVING_SECONDS + _PATIENCE_SECONDS)
+
+    def _end_at_once(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(_PATIENCE_SECONDS)
@@ -195,6 +226,7 @@ class Pool:
                 self.is_ready = True
             else:
                 frames.append(frame)
+                self._zygotes = 1  # this one works; should a client kill it, others may follow
         return frames
 
     def _hear_zygote(self) -> list[Lost]:
@@ -211,11 +243,14 @@ class Pool:
             if values[0]:
                 self._report(f"each worker imports the ClientApp by itself: {values[0]}")
             return []
-        task, reason = values
+        task, reason, by_signal = values
         if task in self._hung:
-            reason = f"it did not answer within client-timeout ({self._client_timeout:g} s)"
+            reason, by_signal = self._hung_reason(), False
         self._report(f"a worker was replaced: {reason}")
-        return [Lost(task, reason)]
+        return [Lost(task, reason, by_signal)]
+
+    def _hung_reason(self) -> str:
+        return f"it did not answer within client-timeout ({self._client_timeout:g} s)"
 
     def _replace_zygote(self) -> list[Lost]:
         """Start another zygote; the workers of the one that died have died with it."""
@@ -223,10 +258,15 @@ class Pool:
         _kill_session(self._process.pid)
         if self._zygotes == _MOST_ZYGOTES:
             raise EngineError(f"the process that starts workers keeps dying (status {status})")
-        lost = [Lost(busy.task, "its process was ended") for busy in self._board.busy(self._slots)]
-        # A worker in its last breath may still write into its slot, so these are not used again.
-        first_slot = self._setup.first_slot + self._setup.workers
-        self._setup = replace(self._setup, first_slot=first_slot)
+        lost = [
+            Lost(task, self._hung_reason(), by_signal=False)
+            if task in self._hung
+            else Lost(task, "its process was ended", by_signal=True)
+            for _, task, _ in self._board.busy(self._slots)
+        ]
+        # A worker in its last breath may still write into its slot, so these are not used again
+        # before many more have died.
+        self._setup = replace(self._setup, first_slot=self._board.clear_slots(self._slots))
         self._control.close()
         self._start_zygote()
         for _ in range(self._setup.workers):
@@ -247,7 +287,7 @@ class Pool:
             elif busy.task not in self._hung:
                 self._hung.add(busy.task)
                 with suppress(OSError):  # the zygote is dead, which is heard next
-                    send_frame(self._control, (busy.slot, busy.task))
+                    send_frame(self._control, ("kill", busy.slot, busy.task))
         return next_due
 
     @property

@@ -30,8 +30,9 @@ class Setup:
         The merged run config.
     server_pid : int
         The server's process, whose memory holds the messages.
-    seed : int
-        What the random numbers of a message derive from, besides its number.
+    seed : int | None
+        What the random numbers of a message derive from, besides its number; None leaves the
+        generators alone.
     workers, first_slot : int
         How many workers there are, and the first one's slot on the board.
     isolate : bool
@@ -52,7 +53,7 @@ class Setup:
     num_nodes: int
     run_config: Mapping[str, Any]
     server_pid: int
-    seed: int
+    seed: int | None
     workers: int
     first_slot: int
     isolate: bool

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from flwr.app import ArrayRecord, Error, Message
 
 from fedwaggle.engine.flower_api import (
-    CLIENT_APP_CRASHED,
     MESSAGE_UNAVAILABLE,
     NODE_UNAVAILABLE,
+    crash_error,
     make_message,
     metadata_values,
     set_message_id,
@@ -64,6 +64,9 @@ class Observer(Protocol):
     def replied(self, message: Message, reply: Message) -> None:
         """See a client's answer."""
 
+    def report(self, line: str) -> None:
+        """Take a line on what happened to a message."""
+
 
 @dataclass(eq=False)
 class _Sent:
@@ -83,6 +86,8 @@ class _Sent:
         Its number in the pool, once it is there.
     wanted : bool
         Whether anybody can still pull the reply. One that was given up is not wanted.
+    repeated : bool
+        Whether it was sent a second time, because its first worker was killed.
     """
 
     message: Message
@@ -91,6 +96,7 @@ class _Sent:
     letter: Address | None = None
     task: int | None = None
     wanted: bool = True
+    repeated: bool = False
 
     @property
     def message_id(self) -> str:
@@ -208,7 +214,11 @@ class Traffic:
         for event in events:
             number = event.task if isinstance(event, Lost) else event.values[0]
             sent = self._tasks.pop(number, None)
-            if sent is not None:  # else it was answered, and then its worker died
+            if sent is None:  # it was answered, and then its worker died
+                continue
+            if isinstance(event, Lost) and self._may_repeat(sent, event):
+                self._repeat(sent, event)
+            else:
                 self._answer(sent, event)
         self._fill_pool()
 
@@ -286,10 +296,27 @@ class Traffic:
         letter = dump((pack_metadata(sent.message), sent.records, partition, state))
         return sent.parcels[-1].put([letter])
 
+    def _may_repeat(self, sent: _Sent, lost: Lost) -> bool:
+        """Whether a message is to be sent again; once, as the client may be what kills workers."""
+        is_awaited = sent.wanted and sent.message_id in self.open
+        return lost.by_signal and is_awaited and not sent.repeated
+
+    def _repeat(self, sent: _Sent, lost: Lost) -> None:
+        """Send a message again, with the state that its node still has, before all others.
+
+        It is the same message under the same id, so its client draws the same random numbers.
+        """
+        client = self._nodes.index(sent.node_id)
+        self._observer.report(f"the message to client {client} is sent again: {lost.reason}")
+        sent.repeated, sent.task = True, None
+        self._leaving[sent.message_id] = sent
+        self._leaving.move_to_end(sent.message_id, last=False)
+
     def _answer(self, sent: _Sent, event: Event) -> None:
         if isinstance(event, Lost):
-            reason = f"ClientApp stopped responding: {event.reason}."
-            reply = Message(Error(CLIENT_APP_CRASHED, reason), reply_to=sent.message)
+            again = ", for the second time" if event.by_signal and sent.repeated else ""
+            error = Error(*crash_error(event.reason + again))
+            reply = Message(error, reply_to=sent.message)
         else:
             reply = self._read_reply(sent, event)
             event.close()

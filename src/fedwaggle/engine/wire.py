@@ -7,12 +7,28 @@ they follow it, or they lie in a parcel that all workers read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 
-from fedwaggle.engine.flower_api import make_array, make_record, metadata_values, record_values
+from fedwaggle.engine.app import ConfigValue
+from fedwaggle.engine.flower_api import (
+    make_array,
+    make_record,
+    metadata_values,
+    record_values,
+    state_from_bytes,
+    state_to_bytes,
+)
 from fedwaggle.engine.frames import Buffer, Plain
 
 __all__ = [
@@ -22,8 +38,10 @@ __all__ = [
     "describe_arrays",
     "pack_content",
     "pack_metadata",
+    "pack_node",
     "rebuild_arrays",
     "unpack_content",
+    "unpack_node",
 ]
 
 PackedRecord: TypeAlias = tuple[str, str, Any]  # name, kind, values
@@ -31,6 +49,7 @@ ArrayFacts: TypeAlias = tuple[
     str, str, tuple[int, ...], str, int
 ]  # key, dtype, shape, stype, bytes
 
+_NODE_CONFIG = "fedwaggle.node-config"  # a record beside the node's own
 _SCALARS = frozenset((bool, int, float, str, bytes))
 _KINDS: dict[str, type[MetricRecord] | type[ConfigRecord]] = {
     "metrics": MetricRecord,
@@ -87,6 +106,36 @@ def unpack_content(
 def pack_metadata(message: Message) -> tuple[Any, ...]:
     """Return a message's metadata as plain values, in the order of ``METADATA_FIELDS``."""
     return tuple([None if v is None else _plain(v) for v in metadata_values(message)])
+
+
+def pack_node(context: Context, node_config: Mapping[str, ConfigValue]) -> bytes:
+    """Return what a node keeps for its next message: its state, and its config if it changed it.
+
+    Parameters
+    ----------
+    context : Context
+        The context as the client left it.
+    node_config : Mapping[str, ConfigValue]
+        What the node's config is if no client changes it.
+
+    Raises
+    ------
+    TypeError
+        If the config holds something that is no number, text or bool.
+    """
+    if context.node_config == node_config:
+        return state_to_bytes(context.state)
+    changed = ConfigRecord({**context.node_config})
+    return state_to_bytes(RecordDict({**context.state, _NODE_CONFIG: changed}))
+
+
+def unpack_node(
+    data: bytes, node_config: Mapping[str, ConfigValue]
+) -> tuple[RecordDict, dict[str, Any]]:
+    """Return a node's state and its config, from what :func:`pack_node` wrote."""
+    state = state_from_bytes(data)
+    changed = state.pop(_NODE_CONFIG, node_config)
+    return state, dict(changed)
 
 
 def describe_arrays(record: ArrayRecord) -> tuple[list[ArrayFacts], list[Buffer]]:

@@ -7,25 +7,28 @@ was before the message.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
+from fedwaggle.engine.app import ConfigValue
 from fedwaggle.engine.board import Board
 from fedwaggle.engine.flower_api import (
     CLIENT_APP_RAISED,
+    UNKNOWN_ERROR,
+    crash_error,
     make_message,
     set_task_identity,
-    state_from_bytes,
-    state_to_bytes,
 )
 from fedwaggle.engine.frames import Buffer, FrameSender, dump, load, read_pieces
+from fedwaggle.engine.leaving import exit_status
 from fedwaggle.engine.parcels import Address, ParcelReader
 from fedwaggle.engine.randomness import RandomNumbers
 from fedwaggle.engine.setup import Setup
@@ -36,12 +39,18 @@ from fedwaggle.engine.wire import (
     describe_arrays,
     pack_content,
     pack_metadata,
+    pack_node,
     rebuild_arrays,
     unpack_content,
+    unpack_node,
 )
+from fedwaggle.text import text_of
 
 __all__ = ["Worker"]
 
+_RUN_CONFIG_CHANGED = (
+    "The `run_config` field of the `Context` object cannot be modified (run_id: {})."
+)
 _MESSAGE_ID, _CREATED_AT, _TTL = 1, 6, 7  # places in a message's metadata
 
 
@@ -72,7 +81,8 @@ class Worker:
     ) -> None:
         self._setup, self._app, self._board, self._slot = setup, app, board, slot
         self._set_label = set_label
-        self._random = RandomNumbers(setup.seed)
+        self._random = None if setup.seed is None else RandomNumbers(setup.seed)
+        self._folder = os.open(".", os.O_PATH | os.O_CLOEXEC)
         self._replies = FrameSender(socket.socket(fileno=setup.replies))
         self._parcels = ParcelReader(setup.server_pid)
         self._arrays: dict[Address, tuple[list[ArrayFacts], list[bytes]]] = {}
@@ -80,7 +90,8 @@ class Worker:
     def serve(self) -> None:
         """Answer messages until the board is closed; or one, if messages are isolated."""
         self._replies.send(dump((-1, "ready", None, None, None)))
-        with self._random:
+        self._board.arrive(self._slot)
+        with self._random or nullcontext():
             while (task := self._board.take(self._slot)) is not None:
                 self._answer(task.number, task.letter)
                 self._board.finish(self._slot)
@@ -94,8 +105,10 @@ class Worker:
             self._replies.send(dump((number, "expired", None, None, None)))
             return
         self._set_label(f"[client {partition}] ")
-        # Ids count in the order of pushing; a task's number depends on who was free first.
-        self._random.seed_for(int(metadata[_MESSAGE_ID]))
+        os.fchdir(self._folder)  # the client before may have left it
+        if self._random is not None:
+            # Ids count in the order of pushing; a task's number depends on who was free first.
+            self._random.seed_for(int(metadata[_MESSAGE_ID]))
         head, buffers = self._call_app(number, metadata, records, partition, state)
         self._set_label(f"[client {partition}] ")  # ends a line that was left open
         self._replies.send(head, buffers)
@@ -116,19 +129,34 @@ class Worker:
         set_task_identity(self._setup.run_id, context.node_id)
         try:
             reply = self._app(message, context)
-            return pack_reply(number, message, reply, context.state, state)
-        except Exception as error:  # noqa: BLE001  # whatever a client raises, its server reports
-            with suppress(Exception):  # a client may have put any object in place of stderr
-                print(packed(error), file=sys.stderr)
-            reason = f"{type(error)}:<'{error}'>"
-            return dump((number, "error", None, (CLIENT_APP_RAISED, reason), None)), []
+            if context.run_config != self._setup.run_config:  # refused as Flower does, in its words
+                error = ValueError(_RUN_CONFIG_CHANGED.format(context.run_id))
+                return pack_error(number, UNKNOWN_ERROR, error), []
+            state_after = pack_node(context, self._node_config(partition))
+            return pack_reply(number, message, reply, state_after, state)
+        except SystemExit as leaving:
+            self._report_exit(number, leaving)
+            raise
+        except Exception as error:  # noqa: BLE001  # the server is to know of any
+            return pack_error(number, CLIENT_APP_RAISED, error), []
+
+    def _report_exit(self, number: int, leaving: SystemExit) -> None:
+        """Tell the server why this process is about to end, unless nobody listens any more."""
+        if not self._board.is_shut:
+            status, text = exit_status(leaving)
+            why = f"its process ended with exit code {status}" + (f": {text}" if text else "")
+            self._replies.send(dump((number, "error", None, crash_error(why), None)))
+
+    def _node_config(self, partition: int) -> dict[str, ConfigValue]:
+        return {"partition-id": partition, "num-partitions": self._setup.num_nodes}
 
     def _make_context(self, node_id: int, partition: int, state: bytes) -> Context:
+        records, node_config = unpack_node(state, self._node_config(partition))
         return Context(
             run_id=self._setup.run_id,
             node_id=node_id,
-            node_config={"partition-id": partition, "num-partitions": self._setup.num_nodes},
-            state=state_from_bytes(state),
+            node_config=node_config,
+            state=records,
             run_config=dict(self._setup.run_config),
         )
 
@@ -142,8 +170,16 @@ class Worker:
         return rebuild_arrays(*self._arrays[address])
 
 
+def pack_error(number: int, code: int, error: Exception) -> bytes:
+    """Print what went wrong in a client, and return the head of its reply."""
+    with suppress(Exception):  # a client may have put any object in place of stderr
+        print(packed(error), file=sys.stderr)
+    reason = f"{type(error)}:<'{text_of(error)}'>"
+    return dump((number, "error", None, (code, reason), None))
+
+
 def pack_reply(
-    number: int, message: Message, reply: Message, state: RecordDict, state_before: bytes
+    number: int, message: Message, reply: Message, state_after: bytes, state_before: bytes
 ) -> tuple[bytes, list[Buffer]]:
     """Return a reply's head and the bytes of its arrays.
 
@@ -156,7 +192,6 @@ def pack_reply(
         raise TypeError(f"expected the ClientApp to return a Message, got {type(reply).__name__}")
     if reply.metadata.reply_to_message_id != message.metadata.message_id:
         raise ValueError("expected a reply to the message: build it with reply_to=message")
-    state_after = state_to_bytes(state)
     changed = None if state_after == state_before else state_after
     metadata = pack_metadata(reply)
     if reply.has_error():

@@ -20,17 +20,20 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from fedwaggle.engine.board import Board
 from fedwaggle.engine.frames import send_frame
-from fedwaggle.engine.launch import PARENT_ENDED, die_with_parent, import_app, last_error
-from fedwaggle.engine.nursery import Forker, Nursery, Spawner, Starter
-from fedwaggle.engine.output import redirect_output
+from fedwaggle.engine.launch import (
+    PARENT_ENDED,
+    die_with_parent,
+    import_app,
+    last_error,
+    redirect_import,
+)
+from fedwaggle.engine.leaving import Inheritance, leave_zygote
+from fedwaggle.engine.nursery import Forker, Imported, Nursery, Spawner, Starter
+from fedwaggle.engine.randomness import SeedWatch
 from fedwaggle.engine.setup import Setup
-
-if TYPE_CHECKING:
-    from flwr.clientapp import ClientApp
 
 __all__ = ["serve"]
 
@@ -53,16 +56,17 @@ def serve(setup_fd: int, control_fd: int, parent_pid: int) -> None:
         signal.signal(PARENT_ENDED, stop)
         die_with_parent(PARENT_ENDED, parent_pid)
         _serve(setup_fd, control_fd)
+    leave_zygote()
 
 
 def _serve(setup_fd: int, control_fd: int) -> None:
     setup = Setup.read(setup_fd)
     for fd in (control_fd, setup.tokens_in):  # in other hands, they would outlive this process
         os.set_inheritable(fd, False)
-    set_label = redirect_output(setup.output, "[ClientApp] ")
+    set_label = redirect_import(setup)
     control = socket.socket(fileno=control_fd)
     try:
-        app, why_spawn = prepare(setup)
+        imported, why_spawn = prepare(setup)
     except _Stopped:
         raise
     except BaseException:  # noqa: BLE001  # an import may raise anything; the server must know
@@ -70,23 +74,26 @@ def _serve(setup_fd: int, control_fd: int) -> None:
         return
     set_label("")
     board = Board(setup.board, setup.tokens_out, setup.tokens_in)
-    if app is None:
+    if imported is None:
         starter: Starter = Spawner(setup, setup_fd)
     else:
-        starter = Forker(setup, board, app, set_label, control_fd)
+        starter = Forker(setup, board, imported, set_label, control_fd)
     send_frame(control, ("ready", why_spawn))
     nursery = Nursery(setup, board, control, starter)
     try:
         nursery.watch()
     finally:
         nursery.kill_all()
+        if imported is not None:
+            imported.inheritance.finalize()
 
 
-def prepare(setup: Setup) -> tuple[ClientApp | None, str]:
+def prepare(setup: Setup) -> tuple[Imported | None, str]:
     """Import the app if it can be shared, and say why not if it cannot."""
     if not setup.fork:
         return None, "GPUs are visible"
-    app = import_app(setup)
+    with SeedWatch() as seeds:
+        app = import_app(setup)
     if "torch" in sys.modules:
         # The first step of any optimizer imports it: a second, and 70 MB, in each worker.
         with suppress(ImportError):
@@ -98,5 +105,6 @@ def prepare(setup: Setup) -> tuple[ClientApp | None, str]:
     if torch is not None and torch.cuda.is_initialized():
         return None, "importing the app initialised CUDA"
     gc.collect()
+    inheritance = Inheritance()
     gc.freeze()  # what was imported is never looked at again, so its pages stay shared
-    return app, ""
+    return Imported(app, seeds if setup.seed is None else None, inheritance), ""

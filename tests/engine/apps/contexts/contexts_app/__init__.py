@@ -1,0 +1,1 @@
+"""Clients that change their contexts, draw numbers, and fail."""
