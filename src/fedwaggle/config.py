@@ -115,7 +115,7 @@ class RunConfig(BaseModel):
         default=10_000_000, ge=1, description="The most examples that a client may claim."
     )
     fold_buffer: int = Field(
-        default=1_073_741_824,
+        default=67_108_864,
         ge=0,
         description="Bytes of early replies that wait in memory; more wait on disk.",
     )

@@ -44,7 +44,7 @@ class RoundRules:
     cooldown_rounds: int = 5
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_num_examples: int = 10_000_000
-    fold_buffer: int = 1_073_741_824
+    fold_buffer: int = 67_108_864
 
     @classmethod
     def of(cls, config: RunConfig) -> RoundRules:

@@ -392,11 +392,13 @@ class Waggle(Strategy, Generic[M]):
     ) -> Iterator[tuple[str, Arrival]]:
         """Send each message, and return each reply with its client's name as it arrives.
 
+        Messages leave in the order of summation, so that few replies come before their turn.
         What the caller has ``admitted`` is what counts as enough: a bad reply ends no waiting.
         """
         enough = min(self.rules.min_replies, len(cohort))
         patience = Patience(plan.timeout, lambda: 0 < enough <= len(admitted), self.rules.grace)
-        arrivals = exchange(roster.grid, cohort, patience)
+        in_order = sorted(cohort, key=lambda m: client_order(roster.name(m.metadata.dst_node_id)))
+        arrivals = exchange(roster.grid, in_order, patience)
         return ((roster.name(arrival.node_id), arrival) for arrival in arrivals)
 
     def _admit(
