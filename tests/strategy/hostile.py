@@ -296,7 +296,7 @@ KINDS: dict[str, Kind] = {
     ),
     "metadata-wrong-version": Kind(on_metadata({"version": 999}), None, MetadataCode.WRONG_VERSION),
     "metadata-invalid": Kind(on_metadata({"payload": b"{}"}), None, MetadataCode.INVALID),
-    "metadata-nested": Kind(on_metadata({"payload": b"[" * 100_000}), None, MetadataCode.MALFORMED),
+    "metadata-nested": Kind(on_metadata({"payload": b"[" * 60_000}), None, MetadataCode.MALFORMED),
     # odd, but fine
     "extra-metric": Kind(on_metrics({"favourite": 7}), None),
     "extra-config": Kind(lambda r: with_records(r, {"note": ConfigRecord({"a": b"\x00"})}), None),

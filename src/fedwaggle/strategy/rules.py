@@ -34,6 +34,8 @@ class RoundRules:
         The most examples that a client may claim.
     fold_buffer : int
         Bytes of replies that may wait in memory for their turn in the sum.
+    metadata_budget : int
+        Bytes of metadata that a round keeps decoded.
     """
 
     min_replies: int = 0
@@ -45,6 +47,7 @@ class RoundRules:
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_num_examples: int = 10_000_000
     fold_buffer: int = 67_108_864
+    metadata_budget: int = 4_194_304
 
     @classmethod
     def of(cls, config: RunConfig) -> RoundRules:

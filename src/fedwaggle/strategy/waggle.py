@@ -59,6 +59,7 @@ from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.settings import setting_of
+from fedwaggle.strategy.shelf import MetadataShelf
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.stepping import take_step
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
@@ -111,7 +112,7 @@ class Waggle(Strategy, Generic[M]):
         How clients encode metadata.
     trust_pickle : bool (default: False)
         Needed for ``codec="pickle"``, with which every client can run code on this server.
-    max_metadata_bytes : int (default: 1 MiB)
+    max_metadata_bytes : int (default: 64 KiB)
         Larger metadata is refused before it is decoded, and so is a reply whose other
         ConfigRecords are larger together.
     **strategy : Any
@@ -328,6 +329,7 @@ class Waggle(Strategy, Generic[M]):
         rate = config_value(cohort, "lr")
         updates: list[ClientUpdate[M | None]] = []
         replies = self._ask(roster, cohort, plan, updates)
+        folder = self.run.path if self.run else None  # /tmp may be memory itself
         collector = collector_for(  # it takes its memory now, while the clients train
             self,
             names,
@@ -335,12 +337,13 @@ class Waggle(Strategy, Generic[M]):
             template,
             trainable=self.trainable,
             fold_buffer=self.rules.fold_buffer,
-            spill_dir=self.run.path if self.run else None,  # /tmp may be memory itself
+            spill_dir=folder,
         )
+        shelf = MetadataShelf(self.contract, self.rules.metadata_budget, folder)
         quarantined: list[Quarantined] = []
         with closing(collector):
             for client, arrival in replies:
-                reply = self._admit(client, arrival, server_round, collector)
+                reply = self._admit(client, arrival, server_round, collector, shelf)
                 if isinstance(reply, Quarantined):
                     quarantined.append(reply)
                 else:
@@ -402,7 +405,12 @@ class Waggle(Strategy, Generic[M]):
         return ((roster.name(arrival.node_id), arrival) for arrival in arrivals)
 
     def _admit(
-        self, client: str, arrival: Arrival, server_round: int, collector: Collector
+        self,
+        client: str,
+        arrival: Arrival,
+        server_round: int,
+        collector: Collector,
+        shelf: MetadataShelf[M],
     ) -> ClientUpdate[M | None] | Quarantined:
         """Judge one reply, record it, and collect its arrays if it is good."""
         reply = admit(
@@ -416,7 +424,7 @@ class Waggle(Strategy, Generic[M]):
         if isinstance(reply, Admitted):
             collector.add(reply)
             self.journal.update(reply.update)
-            return reply.update
+            return shelf.put(reply)
         collector.skip(client)
         self.journal.quarantined(server_round, reply, "train")
         return reply
@@ -613,7 +621,7 @@ def _said(kind: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
 
 
 def _with_metadata(updates: Sequence[ClientUpdate[M | None]]) -> list[ClientUpdate[M]]:
-    return [cast("ClientUpdate[M]", one) for one in updates if one.metadata is not None]
+    return [cast("ClientUpdate[M]", one) for one in updates if one.has_metadata]
 
 
 def _node_ids(messages: Sequence[Message]) -> list[int]:
