@@ -168,7 +168,7 @@ def test_a_wrong_value_does_not_leave_the_client(change: dict[str, Any], path: s
         (b'{"percent":80.0', "malformed", ()),
         (b'{"percent":80.0}}', "malformed", ()),
         (b"\xff\xfe", "malformed", ()),
-        (b"[" * 100_000, "malformed", ()),
+        (b"[" * 60_000, "malformed", ()),
         (b'{"cells":[' + b"9" * 5_000 + b"]}", "malformed", ()),
         (b"{}", "invalid", ("percent",)),
         (b'{"percent":"80.0"}', "invalid", ("percent",)),
@@ -237,7 +237,7 @@ def test_a_refusal_stays_short_however_much_is_bad(
 ) -> None:
     """The first 10 are described, the first 100 have their path, the rest is counted."""
     payload = b'{"percent":1.0,"cells":[' + b",".join([b'"x"'] * bad) + b"]}"
-    error = refusal(lambda: unpack(record(payload), Battery))
+    error = refusal(lambda: unpack(record(payload), Battery, max_bytes=100_000))
     assert said in str(error)
     assert str(error).count("expected a valid integer") == listed
     assert len(error.paths) == paths
@@ -251,7 +251,7 @@ def test_the_size_is_checked_before_anything_is_decoded() -> None:
     for work in (
         lambda: pack(Battery(80.0), max_bytes=size - 1),
         lambda: unpack(record(payload), Battery, max_bytes=size - 1),
-        lambda: unpack(record(b"\xff" * 1_048_577), Battery),  # not even JSON
+        lambda: unpack(record(b"\xff" * 65_537), Battery),  # not even JSON
     ):
         assert refusal(work).code is MetadataCode.TOO_LARGE
 

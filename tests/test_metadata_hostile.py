@@ -85,7 +85,7 @@ def outcome(payload: object, cls: type[Any] = Report, **envelope: Any) -> str:
     """Unpack; return "accepted" or the code of the refusal. Anything else escapes."""
     record = {"schema": cls.__name__, "version": 1, "payload": payload} | envelope
     try:
-        found = unpack(record, cls)  # type: ignore[arg-type]  # a Mapping will do
+        found = unpack(record, cls, max_bytes=MIB)  # type: ignore[arg-type]  # a Mapping will do
     except MetadataError as error:
         refusal = error
     else:
@@ -235,9 +235,9 @@ def test_what_is_large_and_ordinary_is_accepted() -> None:
         Report(1.0, True, extra=[[0.5] * 100] * 2_000),
         Report(1.0, True, extra="x" * 1_000_000),
     ):
-        record = pack(report)
+        record = pack(report, max_bytes=MIB)
         assert len(record["payload"]) > MIB / 3  # type: ignore[arg-type]
-        assert unpack(record, Report) == report
+        assert unpack(record, Report, max_bytes=MIB) == report
 
 
 class Point(NamedTuple):

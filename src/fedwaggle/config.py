@@ -149,7 +149,7 @@ class RunConfig(BaseModel):
         "uses all.",
     )
     fold_buffer: int = Field(
-        default=1_073_741_824,
+        default=67_108_864,
         ge=0,
         description="Bytes of early replies that wait in memory; more wait on disk.",
     )
@@ -204,7 +204,12 @@ class RunConfig(BaseModel):
         description="Whether clients may run code on the server, as pickle lets them.",
     )
     max_metadata_bytes: int = Field(
-        default=1_048_576, ge=1, description="Largest metadata that is sent or decoded."
+        default=65_536, ge=1, description="Largest metadata that is sent or decoded."
+    )
+    metadata_budget: int = Field(
+        default=4_194_304,
+        ge=0,
+        description="Bytes of metadata that a round keeps decoded; more waits on disk.",
     )
     # -- what is decided by it
     stop_when_converged: float = Field(

@@ -44,8 +44,8 @@ __all__ = [
     "unpack",
 ]
 
-DEFAULT_MAX_BYTES = 1_048_576
-"""Largest payload that is packed or decoded, unless the caller says otherwise: 1 MiB."""
+DEFAULT_MAX_BYTES = 65_536
+"""Largest payload that is packed or decoded, unless the caller says otherwise: 64 KiB."""
 
 Codec = Literal["json", "pickle"]
 
@@ -92,7 +92,7 @@ def pack(
         fields separated by commas, only those fields of ``obj`` are sent.
     codec : {"json", "pickle"} (default: "json")
         How the payload is encoded. The server must expect the same.
-    max_bytes : int (default: 1_048_576)
+    max_bytes : int (default: 65_536)
         Largest payload that may be sent.
 
     Returns
@@ -156,7 +156,7 @@ def unpack(
         What the server expects. Nothing is guessed from the record.
     trust_pickle : bool (default: False)
         Whether clients may run code here, which is what unpickling lets them do.
-    max_bytes : int (default: 1_048_576)
+    max_bytes : int (default: 65_536)
         Largest payload that is decoded.
 
     Returns

@@ -199,7 +199,7 @@ def test_a_zygote_may_die_while_a_client_is_overdue(make_app, how: str) -> None:
     replies = grid.pull_messages(ids)
     if not replies:
         os.kill(zygote, signal.SIGKILL)
-        grid.wait_for_reply(10.0)
+        grid.wait_for_replies(ids, 10.0)
         replies = grid.pull_messages(ids)
     return values(replies), values(ask(grid, do=""))[0] != zygote
     """

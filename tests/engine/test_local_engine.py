@@ -339,14 +339,14 @@ def test_replies_are_pulled_once_and_an_unknown_id_is_an_error(make_app) -> None
     ids = list(grid.push_messages([Message(RecordDict(), n, "train") for n in (1000, 1001)]))
     pulled = []
     while len(pulled) < 2:
-        assert grid.wait_for_reply(10.0)
-        replies = grid.pull_messages(set(ids) - set(pulled))
+        answered = grid.wait_for_replies(set(ids) - set(pulled), 10.0)
+        replies = grid.pull_messages(answered)
         pulled += [reply.metadata.reply_to_message_id for reply in replies]
     again, = grid.pull_messages(ids[:1])
     assert again.error.code == 3 and again.metadata.reply_to_message_id == ids[0]
-    return sorted(pulled) == ids, grid.wait_for_reply(0.0)
+    return sorted(pulled) == ids, grid.wait_for_replies(ids, 0.0)
     """
-    assert run(make_app(COUNT, main), nodes=2).value == (True, False)
+    assert run(make_app(COUNT, main), nodes=2).value == (True, [])
 
 
 SLOW_ODD = """
@@ -406,8 +406,7 @@ def test_a_time_to_live_ends_the_wait_for_a_client_that_hangs(make_app) -> None:
     ids = [*grid.push_messages(messages)]
     replies = {}
     while len(replies) < 2:
-        grid.wait_for_reply()
-        for reply in grid.pull_messages(set(ids) - set(replies)):
+        for reply in grid.pull_messages(grid.wait_for_replies(set(ids) - set(replies))):
             replies[reply.metadata.reply_to_message_id] = reply
     error = replies[ids[1]].error
     again, = grid.send_and_receive([Message(RecordDict(), 1001, "train", ttl=0.2)])
@@ -463,8 +462,8 @@ def test_times_to_live_of_answered_messages_are_not_kept(make_app) -> None:
     grid.push_messages([Message(RecordDict(), 1001, "train")])
     for _ in range(4):
         ask(grid, nodes=[1000] * 500)
-    grid.push_messages([Message(RecordDict(), 1000, "train", ttl=float("inf"))])
-    grid.wait_for_reply()
+    ids = grid.push_messages([Message(RecordDict(), 1000, "train", ttl=float("inf"))])
+    grid.wait_for_replies(ids)
     return len(grid._traffic.open), len(grid._traffic._ends) < 1_100
     """
     assert run(make_app(HANG_ODD, main), nodes=2, workers=2).value == (1, True)
@@ -492,7 +491,7 @@ def test_what_becomes_of_a_message_object_later_does_not_matter(make_app) -> Non
     message = Message(RecordDict(), 1000, "train")
     ids = grid.push_messages([message])
     message.metadata.dst_node_id, message.metadata.ttl = 1001, 1e-9
-    assert grid.wait_for_reply(10.0)
+    assert list(ids) == grid.wait_for_replies(ids, 10.0)
     return values(grid.pull_messages(ids))
     """
     assert run(make_app(COUNT, main), nodes=2).value == {0: 1}
@@ -505,8 +504,8 @@ def test_each_push_may_keep_a_file_open(make_app) -> None:
     for node in grid.get_node_ids():
         ids.update(grid.push_messages([Message(RecordDict(), node, "train")]))
     done = set()
-    while len(done) < 200 and grid.wait_for_reply(10.0):
-        done |= {r.metadata.reply_to_message_id for r in grid.pull_messages(ids - done)}
+    while len(done) < 200 and (came := grid.wait_for_replies(ids - done, 10.0)):
+        done |= {r.metadata.reply_to_message_id for r in grid.pull_messages(came)}
     return done == ids
     """
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -744,3 +743,83 @@ def test_nodes_cost_nothing_until_they_are_asked(make_app) -> None:
     result = run(make_app(COUNT, main), nodes=100_000, workers=2)
     assert result.value == (98_000, 50)
     assert result.seconds < 10.0
+
+
+# Each reply is larger than what a worker may leave behind it unread (8 MiB).
+LARGE = """
+@app.train()
+def train(message, context):
+    array = Array("uint8", (10_000_000,), "raw", bytes(10_000_000))
+    return Message(RecordDict({"a": ArrayRecord({"a": array})}), reply_to=message)
+"""
+
+
+def test_large_replies_wait_with_the_workers(make_app) -> None:
+    """1 worker, 4 replies of 10 MB: with none pulled, it has begun 2, and none is the server's.
+
+    Each that is pulled is whole, and lets the worker begin one more. A wait for room is no fault
+    of the client: it is over its time of 0.5 s meanwhile, and is not ended.
+    """
+    main = """
+    ids = list(grid.push_messages([Message(RecordDict(), n, "train") for n in grid.get_node_ids()]))
+    begun, sizes = [], []
+    while answered := grid.wait_for_replies(set(ids)):
+        time.sleep(0.8)
+        begun.append(grid._pool._board.taken(0))
+        sizes.append([len(grid._traffic.ready[id].message.content["a"]) for id in answered])
+        reply, = grid.pull_messages(answered)
+        sizes.append(len(reply.content["a"]["a"].data))
+        ids.remove(reply.metadata.reply_to_message_id)
+        if not ids:
+            return begun, sizes
+    """
+    result = run(make_app(LARGE, main), nodes=4, workers=1, client_timeout=0.5)
+    assert result.value == ([2, 3, 4, 4], [[0], 10_000_000] * 4)
+    assert result.errors == 0
+
+
+def test_an_isolated_client_stays_until_its_large_reply_is_read(make_app) -> None:
+    """1 worker at a time, 3 replies of 10 MB: the second begins when the first is pulled."""
+    main = """
+    ids = list(grid.push_messages([Message(RecordDict(), n, "train") for n in grid.get_node_ids()]))
+    answered = grid.wait_for_replies(ids)
+    time.sleep(0.5)
+    begun = grid._pool._board.taken(0)
+    replies = grid.pull_messages(answered)
+    while len(replies) < 3:
+        replies += grid.pull_messages(grid.wait_for_replies(ids))
+    return begun, [len(reply.content["a"]["a"].data) for reply in replies]
+    """
+    result = run(make_app(LARGE, main), nodes=3, workers=1, isolate=True)
+    assert result.value == (1, [10_000_000] * 3)
+
+
+@pytest.mark.parametrize("how", ["polls", "waits"])
+def test_replies_that_nobody_asks_for_hold_nobody_back(make_app, how) -> None:
+    """Of 4 replies of 10 MB, the last is asked for first; the others have kept."""
+    main = """
+    ids = list(grid.push_messages([Message(RecordDict(), n, "train") for n in grid.get_node_ids()]))
+    last, others = ids[-1:], ids[:-1]
+    if context.run_config["how"] == "waits":
+        grid.wait_for_replies(last)
+    while not (replies := grid.pull_messages(last)):
+        time.sleep(0.01)
+    replies += grid.pull_messages(others)
+    return [len(reply.content["a"]["a"].data) for reply in replies]
+    """
+    app = make_app(LARGE, main, config=f'how = "{how}"')
+    assert run(app, nodes=4, workers=1).value == [10_000_000] * 4
+
+
+def test_what_was_given_up_is_not_kept(make_app) -> None:
+    """Of 4 messages to 1 worker, 1 is answered and 1 begun; all are given up, and 2 are trained."""
+    main = """
+    ids = list(grid.push_messages([Message(RecordDict(), n, "train") for n in grid.get_node_ids()]))
+    grid.wait_for_replies(ids)
+    while grid._pool._board.taken(0) < 2:
+        time.sleep(0.01)
+    grid.give_up(ids)
+    reply, = grid.send_and_receive([Message(RecordDict(), 1000, "train")])
+    return len(grid._traffic.ready), len(grid._traffic.open), grid._pool._board.taken(0)
+    """
+    assert run(make_app(LARGE, main), nodes=4, workers=1).value == (0, 0, 3)

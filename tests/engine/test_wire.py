@@ -6,6 +6,7 @@ import enum
 import os
 import resource
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -170,13 +171,36 @@ def test_the_memory_of_a_frame_is_used_again_only_when_it_was_read() -> None:
         first, second = send(0), send(1)
         assert first.buffers([sizes[0]]) == [b"0" * sizes[0]]
         assert second.buffers([sizes[1]]) == [b"1" * sizes[1]]
-        memory = os.fstat(sender._fd).st_ino
+        memory = {os.fstat(fd).st_ino for fd in sender._unread}
+        assert len(memory) == 2
         first.close(), second.close()
         third = send(2)
-        assert os.fstat(sender._fd).st_ino == memory
-        assert os.fstat(sender._fd).st_size < sizes[1]
+        (fd,) = sender._unread
+        assert os.fstat(fd).st_ino in memory
+        assert os.fstat(fd).st_size < sizes[1]
         assert third.buffers([sizes[2]]) == [b"2" * sizes[2]]
         third.close()
+
+
+def test_a_sender_waits_while_too_much_of_what_it_sent_was_not_read() -> None:
+    """Two frames of 5 MB, where 8 MiB may lie about: the second is sent when the first is read."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setblocking(False)
+    with ours, theirs, ThreadPoolExecutor(1) as thread:
+        sender = FrameSender(ours)
+        sender.send(dump(0), [bytes(5_000_000)])
+        first = receive_frame(theirs)
+        assert first is not None
+        second = thread.submit(sender.send, dump(1), [bytes(5_000_000)])
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.1)
+        with pytest.raises(BlockingIOError):
+            receive_frame(theirs)
+        first.close()
+        second.result(timeout=30)
+        sent = receive_frame(theirs)
+        assert sent is not None
+        assert sent.values == 1
 
 
 def test_a_frame_that_finds_no_room_for_its_file_says_so() -> None:

@@ -294,7 +294,7 @@ KINDS: dict[str, Kind] = {
     ),
     "metadata-wrong-version": Kind(on_metadata({"version": 999}), None, MetadataCode.WRONG_VERSION),
     "metadata-invalid": Kind(on_metadata({"payload": b"{}"}), None, MetadataCode.INVALID),
-    "metadata-nested": Kind(on_metadata({"payload": b"[" * 100_000}), None, MetadataCode.MALFORMED),
+    "metadata-nested": Kind(on_metadata({"payload": b"[" * 60_000}), None, MetadataCode.MALFORMED),
     # odd, but fine
     "weight-float": Kind(on_metrics({"num-examples": 2.5}), None),
     "loss-nan": Kind(on_metrics({"train_loss": float("nan")}), None),

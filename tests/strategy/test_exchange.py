@@ -22,6 +22,18 @@ def echo(msg, context):
     return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
 
 
+def waking(grid):
+    """Let a grid know which replies there are, as the local engine's does."""
+    grid.asked, grid.given_up = [], []
+
+    def wait_for_replies(message_ids, timeout):
+        grid.asked.append(timeout)
+        return sorted(message_ids, key=int)
+
+    grid.wait_for_replies, grid.give_up = wait_for_replies, grid.given_up.extend
+    return grid
+
+
 def test_each_node_answers_once_and_is_known_by_where_the_message_went(make_grid):
     grid = make_grid(echo, 3)
     arrivals = list(exchange(grid, [hello(100), hello(101), hello(102)], Patience(5)))
@@ -129,13 +141,59 @@ def test_a_grid_that_fails_is_an_error_and_not_a_wait(make_grid, monkeypatch):
 
 
 def test_a_grid_that_wakes_us_is_not_polled(make_grid):
-    """wait_for_reply is called in place of any sleep, with what is left of the time."""
-    grid = make_grid(echo, 2)
-    waits = []
-    grid.wait_for_reply = lambda timeout: waits.append(timeout) or True
+    """wait_for_replies is called in place of any sleep, with what is left of the time."""
+    grid = waking(make_grid(echo, 2))
     assert len(list(exchange(grid, [hello(100), hello(101)], Patience(5)))) == 2
-    assert len(waits) == 1
-    assert 4 < waits[0] <= 5
+    assert len(grid.asked) == 1
+    assert 4 < grid.asked[0] <= 5
+
+
+def test_a_reply_is_pulled_when_the_one_before_was_used(make_grid, monkeypatch):
+    """3 replies are there at once: with 1 in the caller's hands, 1 was pulled."""
+    grid = waking(make_grid(echo, 3))
+    pull, pulled = grid.pull_messages, []
+    monkeypatch.setattr(grid, "pull_messages", lambda ids: pulled.append(len(ids)) or pull(ids))
+    counts = []
+    for _ in exchange(grid, [hello(100 + k) for k in range(3)], Patience(5)):
+        counts.append(list(pulled))
+    assert counts == [[1], [1, 1], [1, 1, 1]]
+
+
+def test_a_grid_that_must_be_asked_is_asked_for_no_more_than_its_8_threads_hold(
+    make_grid, monkeypatch
+):
+    """Of 100 replies that are there at once, 8 are pulled while the caller has the first."""
+    grid = make_grid(echo, 100)
+    pull, pulled = grid.pull_messages, []
+    monkeypatch.setattr(grid, "pull_messages", lambda ids: pulled.append(ids) or pull(ids))
+    counts = []
+    for _ in exchange(grid, [hello(100 + k) for k in range(100)], Patience(60)):
+        if not counts:
+            time.sleep(0.3)
+        counts.append(len(pulled))
+    assert counts[0] <= 8
+    assert counts[1] <= 9
+    assert len(counts) == 100
+
+
+def test_threads_that_hold_a_reply_end_with_the_exchange(make_grid):
+    """8 of 20 replies are held when the caller has had enough after the first."""
+    before = threading.active_count()
+    arrivals = exchange(make_grid(echo, 20), [hello(100 + k) for k in range(20)], Patience(60))
+    next(arrivals)
+    arrivals.close()
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_what_is_not_waited_for_any_more_is_given_up(make_grid):
+    """Node 101 is silent: when the time is up, the grid need not keep its late reply."""
+    grid = waking(make_grid(echo, 2))
+    grid.silent = {101}
+    assert len(list(exchange(grid, [hello(100), hello(101)], Patience(0.1)))) == 1
+    assert grid.given_up == ["2"]
 
 
 def test_a_second_reply_to_one_message_is_not_used(make_grid, monkeypatch):
@@ -207,7 +265,7 @@ def test_what_came_in_time_is_used_however_long_the_caller_takes(make_grid, wake
     """8 replies are there at once, and the caller takes 0.1 s for each of them: none took long."""
     grid = make_grid(echo, 8)
     if wakes:
-        grid.wait_for_reply = lambda timeout: True
+        waking(grid)
     took = []
     for arrival in exchange(grid, [hello(100 + k) for k in range(8)], Patience(0.4)):
         took.append(arrival.seconds)
@@ -252,7 +310,7 @@ def test_a_reply_that_comes_in_time_while_the_caller_is_busy_past_it_is_used(mak
     """Node 101 answers while the caller takes 0.4 s for node 100; both have 0.3 s."""
     grid = make_grid(echo, 2)
     pull, ready = grid.pull_messages, {"1"}
-    grid.wait_for_reply = lambda timeout: True
+    waking(grid)
     grid.pull_messages = lambda ids: pull(ready.intersection(ids))
     heard = []
     for arrival in exchange(grid, [hello(100), hello(101)], Patience(0.3)):

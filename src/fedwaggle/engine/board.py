@@ -25,6 +25,7 @@ from fedwaggle.engine.parcels import Address
 __all__ = ["Board", "Busy", "Task"]
 
 _MOST_SLOTS = 1024
+_NEVER_NS = (1 << 64) - 1
 _MOST_TASKS = 32_768  # that wait; most pipes hold 65,536 tokens, but see below
 
 # The board is an array of 64-bit words: two counters, and whether it is shut; a slot for each
@@ -54,7 +55,7 @@ class Busy(NamedTuple):
     task : int
         The task that it took.
     since : float
-        When, on this machine's monotonic clock (s).
+        When, on this machine's monotonic clock (s); far in the future once the client answered.
     """
 
     slot: int
@@ -158,6 +159,10 @@ class Board:
             if wanted:
                 return Task(number, Address(serial, fd, offset))
         return None
+
+    def stop_clock(self, slot: int) -> None:
+        """Note that the client of ``slot`` has answered: what is left of the task is not its."""
+        self._words[_SLOTS + _SLOT_WORDS * slot + 1] = _NEVER_NS
 
     def finish(self, slot: int) -> None:
         """Say that the worker of ``slot`` has nothing in its hands."""

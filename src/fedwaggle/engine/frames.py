@@ -11,6 +11,7 @@ import marshal
 import os
 import select
 import socket
+import time
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
@@ -42,6 +43,8 @@ _MOST_BUFFERS = 512  # the system takes at most 1,024 in one call
 _INLINE_BYTES = 32_768  # a larger frame goes through a file in memory, a smaller one does not pay
 _RECEIVED_BYTES = 2 * _INLINE_BYTES
 _AT_ONCE_BYTES = 1_048_576
+_MOST_UNREAD_BYTES = 8 << 20  # behind a sender; one frame may be larger
+_PAUSE_SECONDS = 0.002  # of a sender that waits: a look costs it a microsecond
 _LONGEST_WAIT_SECONDS = 86_400.0  # what the system can count in ms ends after 24 days
 _IN_USE, _FREE = b"u", b"f"  # the first byte of a frame in memory
 
@@ -139,8 +142,9 @@ class FrameSender:
 
     A large frame is written into a file in memory, and the packet carries that file: the
     receiver reads it without this process, which may be dead by then. When the receiver is done
-    it says so in the file, which then serves for the next large frame: memory that is there
-    already is filled much sooner than new memory.
+    it marks the file as free, and it serves for the next large frame: memory that is there
+    already is filled much sooner than new memory. Files that are not free yet hold a sender
+    back, so that it never fills the memory with frames that nobody has room for.
 
     Parameters
     ----------
@@ -150,26 +154,43 @@ class FrameSender:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._fd = -1
+        self._unread: dict[int, int] = {}  # file descriptor to bytes, of frames not known as read
+        self._spare = -1  # a file that may be written again
 
     def send(self, head: bytes, buffers: Sequence[Buffer] = ()) -> None:
         """Send a head (made by :func:`dump`) and the bytes behind it."""
-        if len(head) + sum(map(len, buffers)) <= _INLINE_BYTES:
+        size = len(head) + sum(map(len, buffers))
+        if size <= _INLINE_BYTES:
             self._channel.sendmsg([head, *buffers])
             return
+        self.wait_until_read(max(0, _MOST_UNREAD_BYTES - size))
         fd = self._memory()
         os.ftruncate(fd, write_all(fd, [_IN_USE, head, *buffers]))
         socket.send_fds(self._channel, [b"\0"], [fd])
+        self._unread[fd] = size
+
+    def wait_until_read(self, most_bytes: int = 0) -> None:
+        """Wait until at most so many bytes of frames in memory have not been read."""
+        self._collect_files()
+        while sum(self._unread.values()) > most_bytes:
+            time.sleep(_PAUSE_SECONDS)
+            self._collect_files()
+
+    def _collect_files(self) -> None:
+        """Take back the files that were read; one is kept, to be written again."""
+        for fd in [fd for fd in self._unread if os.pread(fd, 1, 0) == _FREE]:
+            del self._unread[fd]
+            if self._spare >= 0:
+                os.close(self._spare)
+            self._spare = fd
 
     def _memory(self) -> int:
         """Return a file in memory that nobody reads, to be written from its start."""
-        if self._fd >= 0:
-            if os.pread(self._fd, 1, 0) == _FREE:
-                os.lseek(self._fd, 0, os.SEEK_SET)
-                return self._fd
-            os.close(self._fd)
-        self._fd = os.memfd_create("waggle-frame", os.MFD_CLOEXEC)
-        return self._fd
+        fd, self._spare = self._spare, -1
+        if fd < 0:
+            return os.memfd_create("waggle-frame", os.MFD_CLOEXEC)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
 
 
 def wait_for_any(channels: Sequence[socket.socket], seconds: float | None) -> list[socket.socket]:

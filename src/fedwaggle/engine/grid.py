@@ -117,9 +117,10 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to these messages that are there, in the order of the messages."""
-        self._wait(lambda: False, 0.0)
+        ids = set(message_ids)
+        self._wait(lambda: self._traffic.open.keys().isdisjoint(ids), 0.0)
         with self._changed:
-            return self._traffic.pull(message_ids)
+            return self._traffic.pull(ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -133,15 +134,33 @@ class LocalGrid(Grid):
         self._wait(lambda: self._traffic.open.keys().isdisjoint(ids), timeout)
         with self._changed:
             late = ids.intersection(self._traffic.open)
-            for message_id in sorted(late, key=int, reverse=True):  # the last go first, unbegun
-                self._traffic.give_up(message_id)
+            self._traffic.give_up(late)
             return self._traffic.pull(ids - late)
 
     # ---- what Waggle's strategies use where it is there
 
-    def wait_for_reply(self, timeout: float | None = None) -> bool:
-        """Wait until a reply is there that was not pulled yet, and return whether one is."""
-        return self._wait(lambda: bool(self._traffic.ready), timeout)
+    def wait_for_replies(
+        self, message_ids: Iterable[str], timeout: float | None = None
+    ) -> list[str]:
+        """Wait until one of these messages is answered, and return all that are.
+
+        The replies are not read yet. Large ones stay with their senders, which wait, until each
+        is pulled: a server that pulls one at a time holds one at a time.
+        """
+        ids = set(message_ids)
+        self._wait(lambda: not self._traffic.ready.keys().isdisjoint(ids), timeout)
+        with self._changed:
+            while not self._is_listened_to and not self._listen(0.0):
+                pass
+            return self._traffic.answered(ids)
+
+    def give_up(self, message_ids: Iterable[str]) -> None:
+        """Take messages back that no client has begun, and drop the replies to the others.
+
+        Whoever waits no longer has to say so: what nobody pulls would hold senders back.
+        """
+        with self._changed:
+            self._traffic.give_up(message_ids)
 
     def client_states(self) -> dict[str, bytes]:
         """Return the ``Context.state`` of the clients that have one, by name.
@@ -166,6 +185,8 @@ class LocalGrid(Grid):
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not is_done():
+                # What nobody has asked for must not hold back the sender of what somebody has.
+                self._traffic.ready.read_all()
                 left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
                 until_end = max(0.0, self._traffic.next_end() - time.time())
                 seconds = min(left, until_end, _LONGEST_LOOK_SECONDS)

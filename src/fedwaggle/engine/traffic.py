@@ -32,15 +32,13 @@ from fedwaggle.engine.flower_api import (
 from fedwaggle.engine.frames import Frame, dump
 from fedwaggle.engine.parcels import Address, Parcel
 from fedwaggle.engine.pool import Event, Lost, Pool
+from fedwaggle.engine.replies import Arrived, Reply, reply_of
 from fedwaggle.engine.wire import (
-    ArrayFacts,
     PackedRecord,
     array_key,
     describe_arrays,
     pack_content,
     pack_metadata,
-    rebuild_arrays,
-    unpack_content,
 )
 
 __all__ = ["Observer", "Traffic"]
@@ -62,7 +60,7 @@ class Observer(Protocol):
         """See a message that is on its way to a client."""
 
     def replied(self, message: Message, reply: Message) -> None:
-        """See a client's answer."""
+        """See a client's answer; its arrays may not be there yet."""
 
     def report(self, line: str) -> None:
         """Take a line on what happened to a message."""
@@ -125,7 +123,7 @@ class Traffic:
     ----------
     open : dict[str, _Sent]
         Messages that are not answered yet and have time left, by id.
-    ready : dict[str, Message]
+    ready : Arrived
         Replies that were not pulled yet, by the id of the message.
     states : dict[int, bytes]
         The state of each node that has one.
@@ -142,7 +140,7 @@ class Traffic:
         self._ends: list[tuple[float, str]] = []  # a heap: when each message's time is up, its id
         self._placed: OrderedDict[Any, tuple[Address, Parcel, Any]] = OrderedDict()
         self.open: dict[str, _Sent] = {}
-        self.ready: dict[str, Message] = {}
+        self.ready = Arrived()
         self.states: dict[int, bytes] = {}
         self.messages = 0
         self.errors = 0
@@ -167,7 +165,8 @@ class Traffic:
         set_message_id(message, message_id)
         self.messages += 1
         if metadata.dst_node_id not in self._nodes:
-            self.ready[message_id] = self._unavailable(message_id, NODE_UNAVAILABLE, _NO_NODE)
+            unavailable = self._unavailable(message_id, NODE_UNAVAILABLE, _NO_NODE)
+            self.ready.add(message_id, Reply(unavailable))
             self.errors += 1
             return message_id
         sent = self._pack(message, parcel)
@@ -189,12 +188,22 @@ class Traffic:
         """
         wanted = set(message_ids)
         unknown = wanted.difference(self.open, self.ready)
-        arrived = sorted(wanted.intersection(self.ready), key=int)  # ids count up
-        replies = [self.ready.pop(message_id) for message_id in arrived]
+        replies = [self.ready.take(message_id) for message_id in self.answered(wanted)]
         return replies + [self._unavailable(message_id) for message_id in sorted(unknown)]
 
-    def give_up(self, message_id: str) -> None:
-        """Take a message back; if a client has begun it, only its reply is not wanted."""
+    def answered(self, message_ids: set[str]) -> list[str]:
+        """Return which of these messages have a reply to pull, in the order of the messages."""
+        return sorted(message_ids.intersection(self.ready), key=int)  # ids count up
+
+    def give_up(self, message_ids: Iterable[str]) -> None:
+        """Take messages back; if a client has begun one, only its reply is not wanted."""
+        given_up = set(message_ids)
+        self.ready.drop(self.answered(given_up))
+        # The last go first: until they are gone, no room that one leaves is filled by the next.
+        for message_id in sorted(given_up.intersection(self.open), key=int, reverse=True):
+            self._take_back(message_id)
+
+    def _take_back(self, message_id: str) -> None:
         sent = self.open[message_id]
         sent.wanted = False
         if sent in self._behind[sent.node_id]:
@@ -236,7 +245,7 @@ class Traffic:
         while self._ends and (self._ends[0][0] <= now or self._ends[0][1] not in self.open):
             _, message_id = heapq.heappop(self._ends)
             if message_id in self.open:
-                self._settle(self.open[message_id], self._unavailable(message_id))
+                self._settle(self.open[message_id], Reply(self._unavailable(message_id)))
         # The ends of answered messages wait behind that of one which a client never answers.
         if len(self._ends) > _SPARE_ENDS + 2 * len(self.open):
             self._ends = [end for end in self._ends if end[1] in self.open]
@@ -316,41 +325,41 @@ class Traffic:
         if isinstance(event, Lost):
             again = ", for the second time" if event.by_signal and sent.repeated else ""
             error = Error(*crash_error(event.reason + again))
-            reply = Message(error, reply_to=sent.message)
+            reply = Reply(Message(error, reply_to=sent.message))
         else:
             reply = self._read_reply(sent, event)
-            event.close()
-        if sent.message_id in self.open:  # else its time was up before
+        if sent.message_id in self.open:
             self._settle(sent, reply)
+        else:  # its time was up before
+            reply.close()
         self._free_node(sent.node_id)
 
-    def _settle(self, sent: _Sent, reply: Message) -> None:
+    def _settle(self, sent: _Sent, reply: Reply) -> None:
         """Take this for the answer to a message."""
         del self.open[sent.message_id]
-        set_message_id(reply, f"{sent.message_id}-reply")
-        self.errors += reply.has_error()
-        self._observer.replied(sent.message, reply)
+        set_message_id(reply.message, f"{sent.message_id}-reply")
+        self.errors += reply.message.has_error()
+        self._observer.replied(sent.message, reply.message)
         if sent.wanted:
-            self.ready[sent.message_id] = reply
+            self.ready.add(sent.message_id, reply)
+        else:
+            reply.close()
 
-    def _read_reply(self, sent: _Sent, frame: Frame) -> Message:
+    def _read_reply(self, sent: _Sent, frame: Frame) -> Reply:
         """Return the reply that a worker sent, and keep the node's new state if there is one."""
         _, kind, metadata, body, state = frame.values
         if state:
             self.states[sent.node_id] = state
         elif state is not None:
             self.states.pop(sent.node_id, None)
+        if kind == "content":
+            return reply_of(metadata, body, frame)
+        frame.close()
         if kind == "expired":
-            return self._unavailable(sent.message_id)
-        if kind == "error" and metadata is None:
-            return Message(Error(*body), reply_to=sent.message)
-        if kind == "error":
-            return make_message(metadata, error=Error(*body))
-
-        def find(facts: list[ArrayFacts]) -> ArrayRecord:
-            return rebuild_arrays(facts, frame.buffers([size for *_, size in facts]))
-
-        return make_message(metadata, content=unpack_content(body, find))
+            return Reply(self._unavailable(sent.message_id))
+        if metadata is None:
+            return Reply(Message(Error(*body), reply_to=sent.message))
+        return Reply(make_message(metadata, error=Error(*body)))
 
     def _free_node(self, node_id: int) -> None:
         """Let the next message go to a node that has none."""

@@ -96,6 +96,7 @@ class Worker:
                 self._answer(task.number, task.letter)
                 self._board.finish(self._slot)
                 if self._setup.isolate:
+                    self._replies.wait_until_read()  # nobody else knows how much was sent
                     return
 
     def _answer(self, number: int, letter: Address) -> None:
@@ -110,6 +111,7 @@ class Worker:
             # Ids count in the order of pushing; a task's number depends on who was free first.
             self._random.seed_for(int(metadata[_MESSAGE_ID]))
         head, buffers = self._call_app(number, metadata, records, partition, state)
+        self._board.stop_clock(self._slot)  # it may have to wait until there is room for a reply
         self._set_label(f"[client {partition}] ")  # ends a line that was left open
         self._replies.send(head, buffers)
 

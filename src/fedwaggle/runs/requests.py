@@ -33,6 +33,7 @@ _FREE_KEYS = {
     "round-timeout",
     "node-timeout",
     "fold-buffer",
+    "metadata-budget",
     "tracker",
     "wandb-project",
     "outputs",

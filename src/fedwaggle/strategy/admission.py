@@ -468,7 +468,8 @@ def _metadata(
     except MetadataError as error:
         if limits.on_bad_metadata == "drop-reply":
             raise Refused(Code.BAD_METADATA, str(error)) from None
-        return None, error
+        # Its traceback holds this reply with all its arrays, and the round keeps the error.
+        return None, error.with_traceback(None)
 
 
 def _unpacked(content: RecordDict, contract: Contract[M]) -> M:

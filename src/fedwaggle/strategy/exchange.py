@@ -1,7 +1,9 @@
 """One exchange with a cohort: push the messages, yield each reply when it arrives.
 
 Flower's ``Grid.send_and_receive`` returns a list once all replies are in. Here each reply
-comes with the seconds it took, and it can be used while the others are still on their way.
+comes with the seconds it took, and it can be used while the others are still on their way. It
+is fetched when the caller asks for the next one: until then it waits where it is, so that the
+caller holds one reply and not the cohort's.
 An exchange ends when all have answered, when enough have and the grace is over, or at the
 deadline, and nothing holds it longer.
 """
@@ -13,9 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self, cast
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import httpx
 from flwr.app import Error, Message, RecordDict
@@ -82,7 +84,10 @@ class _Source(Protocol):
     """Where replies come from."""
 
     def next_replies(self, waiting: set[str], seconds: float) -> Iterable[_Reply]:
-        """Return replies that came, or none at the latest after ``seconds``."""
+        """Yield replies that came, or none at the latest after ``seconds``.
+
+        One is fetched when the one before has been used.
+        """
 
 
 def exchange(grid: Grid, messages: Sequence[Message], patience: Patience) -> Iterator[Arrival]:
@@ -146,29 +151,39 @@ def _arrivals(
 
 
 def _replies_of(grid: Grid, sent: Mapping[str, Message]) -> AbstractContextManager[_Source]:
-    if hasattr(grid, "wait_for_reply"):
-        return nullcontext(_Woken(cast("_WakingGrid", grid)))
+    if isinstance(grid, _WakingGrid):
+        return _Woken(grid, sent)
     return _Pulled(grid, sent)
 
 
+@runtime_checkable
 class _WakingGrid(Protocol):
-    """A grid that says when there is something to pull."""
+    """A grid that knows which replies there are, without fetching them."""
 
-    def wait_for_reply(self, timeout: float) -> bool: ...
-    def pull_messages(self, message_ids: set[str]) -> Sequence[Message]: ...
+    def wait_for_replies(self, message_ids: set[str], timeout: float) -> Sequence[str]: ...
+    def pull_messages(self, message_ids: Sequence[str]) -> Iterable[Message]: ...
+    def give_up(self, message_ids: Iterable[str]) -> None: ...
 
 
 class _Woken:
-    """The replies of a grid that wakes us: nothing is polled."""
+    """The replies of a grid that wakes us: nothing is polled, and what comes late is dropped."""
 
-    def __init__(self, grid: _WakingGrid) -> None:
+    def __init__(self, grid: _WakingGrid, waiting: Mapping[str, Message]) -> None:
         self._grid = grid
+        self._waiting = waiting  # what is answered leaves it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._grid.give_up(list(self._waiting))
 
     def next_replies(self, waiting: set[str], seconds: float) -> Iterable[_Reply]:
-        self._grid.wait_for_reply(seconds)
-        replies = self._grid.pull_messages(waiting)
-        pulled = time.monotonic()
-        return [_Reply(reply.metadata.reply_to_message_id, reply, pulled) for reply in replies]
+        answered = self._grid.wait_for_replies(waiting, seconds)
+        arrived = time.monotonic()
+        for message_id in answered:
+            for reply in self._grid.pull_messages([message_id]):
+                yield _Reply(reply.metadata.reply_to_message_id, reply, arrived)
 
 
 class _Pulled:
@@ -177,7 +192,8 @@ class _Pulled:
     Flower's networked grid takes replies off the SuperLink, and fetches and decodes all that
     they hold, inside one ``pull_messages``. So a call asks for one message: bytes that cannot be
     decoded cost no other reply, an upload that stalls holds one thread, which is never waited
-    for, and whose reply it is does not depend on what the reply says.
+    for, and whose reply it is does not depend on what the reply says. A thread asks for no other
+    while the reply that it found waits to be used: the others are on the SuperLink meanwhile.
     """
 
     def __init__(self, grid: Grid, sent: Mapping[str, Message]) -> None:
@@ -186,6 +202,7 @@ class _Pulled:
         self._open = deque(sent)
         self._found: queue.SimpleQueue[_Reply | BaseException] = queue.SimpleQueue()
         self._turn = threading.Lock()
+        self._used = threading.Semaphore(0)
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -195,12 +212,15 @@ class _Pulled:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        self._used.release(_MOST_PULLERS)
 
     def next_replies(self, waiting: set[str], seconds: float) -> Iterable[_Reply]:
         with suppress(queue.Empty):
             yield self._next(seconds)
+            self._used.release()
         for _ in range(self._found.qsize()):
             yield self._next(0)
+            self._used.release()
 
     def _next(self, seconds: float) -> _Reply:
         found = self._found.get(timeout=seconds)
@@ -228,6 +248,8 @@ class _Pulled:
             else:  # where one is, others may be: this thread goes on without a pause
                 misses = 0
                 self._found.put(_Reply(message_id, reply, time.monotonic()))
+                del reply  # while this thread waits, only the caller holds it
+                self._used.acquire()
 
     def _wait_for_turn(self) -> bool:
         """Wait for the pause that all threads share; return whether the exchange is over."""

@@ -32,8 +32,8 @@ __all__ = ["DEFAULT_FOLD_BUFFER", "Fold", "Mean", "to_dtype"]
 
 logger = logging.getLogger("flwr.fedwaggle.strategy")
 
-DEFAULT_FOLD_BUFFER = 1 << 30
-"""Bytes of early replies that wait in memory, unless the caller says otherwise: 1 GiB."""
+DEFAULT_FOLD_BUFFER = 1 << 26
+"""Bytes of early replies that wait in memory, unless the caller says otherwise: 64 MiB."""
 
 _CHUNK_ELEMENTS = 1 << 17  # the sum and the mean of a chunk stay in the cache of a core
 _TOGETHER_BYTES = 320 << 20  # replies added in one pass over the sum: it is the larger part
@@ -85,7 +85,7 @@ class Fold:
         The clients of the round, in the order of summation.
     template : Template
         Keys, shapes and dtypes of the model; every reply has been checked against it.
-    buffer_bytes : int (default: 1 GiB)
+    buffer_bytes : int (default: 64 MiB)
         Bytes of early replies that wait in memory. What is above it waits on disk; if the
         disk is full, in memory after all.
     spill_dir : Path | None (default: None)

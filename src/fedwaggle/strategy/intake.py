@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from fedwaggle.identity import client_order
@@ -24,6 +23,7 @@ from fedwaggle.strategy.collecting import Collector
 from fedwaggle.strategy.exchange import Arrival
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.outliers import Bounds, Sizes, Terms
+from fedwaggle.strategy.shelf import MetadataShelf
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined
 
 __all__ = ["Intake"]
@@ -53,6 +53,8 @@ class Intake(Generic[M]):
         Takes the arrays.
     journal : Journal
         Records what becomes of each.
+    shelf : MetadataShelf[M]
+        Keeps the metadata.
     usable : set[str]
         Filled with the clients whose reply is or may be used.
 
@@ -72,11 +74,12 @@ class Intake(Generic[M]):
         bounds: Bounds,
         collector: Collector,
         journal: Journal,
+        shelf: MetadataShelf[M],
         usable: set[str],
     ) -> None:
         self._server_round = server_round
         self._judge, self._bounds, self._collector = judge, bounds, collector
-        self._journal, self._usable = journal, usable
+        self._journal, self._shelf, self._usable = journal, shelf, usable
         self._held: dict[str, ClientUpdate[M | None]] = {}
         self.updates: list[ClientUpdate[M | None]] = []
         self.quarantined: list[Quarantined] = []
@@ -88,7 +91,7 @@ class Intake(Generic[M]):
             self._quarantine(reply)
             return
         self._usable.add(client)
-        self._held[client] = reply.update
+        self._held[client] = self._shelf.put(reply)
         self._collector.hold(reply)
         self._bounds.add(client, Sizes(reply.norms, reply.update.num_examples))
         for name, terms in self._bounds.settled().items():
@@ -118,7 +121,7 @@ class Intake(Generic[M]):
         update = self._held.pop(client)
         self._collector.accept(client, terms)
         if terms.is_clipped or terms.weight < update.num_examples:
-            update = replace(update, scale=min(terms.scales, default=1.0), weight=terms.weight)
+            update = update.bounded(min(terms.scales, default=1.0), terms.weight)
             logger.info("train: client %s: bounded, %s", client, _shortened(update))
         self.updates.append(update)
         self._journal.update(update)

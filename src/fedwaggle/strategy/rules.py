@@ -36,6 +36,8 @@ class RoundRules:
         The most examples that a client may claim.
     fold_buffer : int
         Bytes of replies that may wait in memory for their turn in the sum.
+    metadata_budget : int
+        Bytes of metadata that a round keeps decoded.
     outliers : OutlierRule
         How far a reply may be out of line with the others.
     """
@@ -48,7 +50,8 @@ class RoundRules:
     cooldown_rounds: int = 5
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_num_examples: int = 10_000_000
-    fold_buffer: int = 1_073_741_824
+    fold_buffer: int = 67_108_864
+    metadata_budget: int = 4_194_304
     outliers: OutlierRule = field(default_factory=OutlierRule)
 
     @classmethod

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from fedwaggle.errors import MetadataError
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, Codec
 
-__all__ = ["ClientUpdate", "Contract", "Quarantined"]
+__all__ = ["ClientUpdate", "Contract", "Late", "Quarantined"]
 
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
@@ -37,6 +37,26 @@ class Contract(Generic[M]):
     max_bytes: int = DEFAULT_MAX_BYTES
 
 
+class Late:
+    """Metadata that is decoded whenever it is read.
+
+    Parameters
+    ----------
+    read : Callable[[], Any]
+        Returns it.
+    """
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self.read = read
+
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        return _itself, (self.read(),)  # a copy of an update holds the metadata
+
+
+def _itself(metadata: object) -> object:
+    return metadata
+
+
 @dataclass(frozen=True)
 class ClientUpdate(Generic[M_co]):
     """One client's reply to a training message.
@@ -50,7 +70,8 @@ class ClientUpdate(Generic[M_co]):
     server_round : int
         The round that it belongs to.
     metadata : M
-        The decoded metadata.
+        The decoded metadata. Beyond the round's ``metadata-budget`` it is decoded anew whenever it
+        is read: keep the fields that you need, and not the object's identity.
     metadata_error : MetadataError | None
         Why there is none, where it was refused.
     metrics : Mapping[str, float | int | list]
@@ -90,6 +111,34 @@ class ClientUpdate(Generic[M_co]):
     def is_bounded(self) -> bool:
         """Whether less of it is in the mean than was sent."""
         return self.scale < 1 or self.weight is not None
+
+    def bounded(self, scale: float, weight: float) -> ClientUpdate[M_co]:
+        """Return the update with the share of its change, and the weight, that are in the mean."""
+        metadata = vars(self)["metadata"]  # as it is: asking for it would decode it
+        used = weight if weight < self.num_examples else None
+        return replace(self, metadata=metadata, scale=scale, weight=used)
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether there is metadata; asking does not decode it."""
+        return vars(self)["metadata"] is not None
+
+
+class _Metadata:
+    """The attribute ``metadata`` of an update, which may be decoded late."""
+
+    def __get__(self, update: ClientUpdate[M] | None, owner: type) -> object:
+        if update is None:
+            return self
+        metadata = vars(update)["metadata"]
+        return metadata.read() if isinstance(metadata, Late) else metadata
+
+    def __set__(self, update: ClientUpdate[M], metadata: object) -> None:
+        vars(update)["metadata"] = metadata
+
+
+# Set when the dataclass is made: in its body, this would be the field's default.
+ClientUpdate.metadata = _Metadata()  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.settings import setting_of
+from fedwaggle.strategy.shelf import MetadataShelf
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.stepping import take_step
 from fedwaggle.strategy.trainable import check_trainable
@@ -127,7 +128,7 @@ class Waggle(Strategy, Generic[M]):
         How clients encode metadata.
     trust_pickle : bool (default: False)
         Needed for ``codec="pickle"``, with which every client can run code on this server.
-    max_metadata_bytes : int (default: 1 MiB)
+    max_metadata_bytes : int (default: 64 KiB)
         Larger metadata is refused before it is decoded, and so is a reply whose other
         ConfigRecords are larger together.
     **strategy : Any
@@ -375,6 +376,7 @@ class Waggle(Strategy, Generic[M]):
         usable: set[str] = set()
         replies = self._ask(roster, cohort, plan, usable)
         rule = self._outlier_rule
+        folder = self.run.path if self.run else None  # /tmp may be memory itself
         collector = collector_for(  # it takes its memory now, while the clients train
             self,
             names,
@@ -383,7 +385,7 @@ class Waggle(Strategy, Generic[M]):
             trainable=self.trainable,
             is_bounded=rule.share > 0,
             fold_buffer=self.rules.fold_buffer,
-            spill_dir=self.run.path if self.run else None,  # /tmp may be memory itself
+            spill_dir=folder,
             form=self._form,
         )
         judge = partial(
@@ -401,6 +403,7 @@ class Waggle(Strategy, Generic[M]):
             bounds=Bounds(rule, len(names)),
             collector=collector,
             journal=self.journal,
+            shelf=MetadataShelf(self.contract, self.rules.metadata_budget, folder),
             usable=usable,
         )
         with closing(collector):
@@ -462,11 +465,13 @@ class Waggle(Strategy, Generic[M]):
     ) -> Iterator[tuple[str, Arrival]]:
         """Send each message, and return each reply with its client's name as it arrives.
 
+        Messages leave in the order of summation, so that few replies come before their turn.
         What the caller has ``admitted`` is what counts as enough: a bad reply ends no waiting.
         """
         enough = min(self.rules.min_replies, len(cohort))
         patience = Patience(plan.timeout, lambda: 0 < enough <= len(admitted), self.rules.grace)
-        arrivals = exchange(roster.grid, cohort, patience)
+        in_order = sorted(cohort, key=lambda m: client_order(roster.name(m.metadata.dst_node_id)))
+        arrivals = exchange(roster.grid, in_order, patience)
         return ((roster.name(arrival.node_id), arrival) for arrival in arrivals)
 
     def _aggregate(
@@ -722,7 +727,7 @@ def _said(kind: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
 
 
 def _with_metadata(updates: Sequence[ClientUpdate[M | None]]) -> list[ClientUpdate[M]]:
-    return [cast("ClientUpdate[M]", one) for one in updates if one.metadata is not None]
+    return [cast("ClientUpdate[M]", one) for one in updates if one.has_metadata]
 
 
 def _node_ids(messages: Sequence[Message]) -> list[int]:
