@@ -39,6 +39,7 @@ from fedwaggle.strategy.forms import Form, model_record
 from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Template
+from fedwaggle.strategy.odd import without_odd
 from fedwaggle.strategy.settings import owner_of, setting_of
 from fedwaggle.strategy.whole import is_wide
 
@@ -203,7 +204,7 @@ class _Keeping:
         """Nothing waits for anybody here."""
 
     def step(self, server_round: int) -> Step:
-        admitted = _by_client(self._admitted)
+        admitted = without_odd(_by_client(self._admitted), server_round)
         if not admitted:
             return None, None
         mean = self._mean_of_unstepped(admitted)
