@@ -190,24 +190,30 @@ class Scaffold(Waggle, FedAvg):
 
 
 def test_a_step_over_two_records_gets_both_and_the_model_is_checked_all_the_same(
-    make_grid, tmp_path
+    make_grid, tmp_path, caplog
 ):
-    """Clients 0 and 1 are good: (1 + 5) / 2 = 3, and controls of 10 and 20 give 15."""
+    """Clients 0 and 1 are good: (1 + 5) / 2 = 3, and controls of 10 and 20 give 15.
+
+    Client 6 has no control, and would end the run where the step reads it.
+    """
 
     def train(msg, context):
         k = part(context)
         control = {"c": Array(np.array([10.0 * (k + 1)]))}
-        model = [w(1.0), w(5.0), w(NAN), w(1.0, 1.0), w(1.0), w(1.0)][k]
+        model = [w(1.0), w(5.0), w(NAN), w(1.0, 1.0), w(1.0), w(1.0), w(1.0)][k]
         if k == 4:
             control = {"c": Array(np.array([NAN]))}
         if k == 5:
             control["c"].data = control["c"].data[:-1]
         records = {"control": ArrayRecord(control), "arrays": model, "metrics": WEIGHT}
+        if k == 6:
+            del records["control"]
         return Message(RecordDict(records), reply_to=msg)
 
-    with Run.create(tmp_path) as run:
+    with Run.create(tmp_path) as run, caplog.at_level("WARNING", logger="flwr"):
         strategy = Scaffold(run=run, fraction_evaluate=0.0)
-        arrays = strategy.start(make_grid(train, 6), w(0.0), 1).arrays
+        arrays = strategy.start(make_grid(train, 7), w(0.0), 1).arrays
+    assert "left out of the step (clients: 6)" in caplog.text
     assert arrays["w"].numpy().tolist() == [3.0]
     assert strategy.control.tolist() == [15.0]
     assert quarantined(run) == {

@@ -44,6 +44,7 @@ from fedwaggle.strategy.forms import Form, model_record
 from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Arrays, Template, decoded, encode, flat_reals, real_dtype
+from fedwaggle.strategy.odd import without_odd
 from fedwaggle.strategy.outliers import OutlierRule, Terms, bounded_weights
 from fedwaggle.strategy.settings import owner_of, setting_of
 from fedwaggle.strategy.whole import is_wide
@@ -258,7 +259,7 @@ class _Keeping:
         return _drop_worst(self._admitted, fewest)
 
     def step(self, server_round: int) -> Step:
-        admitted = _by_client(self._admitted)
+        admitted = without_odd(_by_client(self._admitted), server_round)
         if not admitted:
             return None, None
         mean = self._mean_of_unstepped(admitted)

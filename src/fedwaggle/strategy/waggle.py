@@ -116,6 +116,7 @@ class Waggle(Strategy, Generic[M]):
         FedXgbBagging and FedXgbCyclic, whose model grows. Set it to False for a strategy with an
         ``aggregate_train`` of its own that reads other arrays than the model's, or none: it gets
         each reply as it came, if its arrays are finite numbers of at most ``fold-buffer`` bytes.
+        All replies of a round then wait in memory.
     rules : RoundRules, optional
         How long a round waits, what it admits, when the run gives up.
     policies : Sequence[Policy] (default: none)
