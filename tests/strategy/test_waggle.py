@@ -294,7 +294,7 @@ def test_a_client_that_never_answers_is_missing_by_name(make_grid, tmp_path):
     grid.silent = {101}
     with Run.create(tmp_path) as run:
         strategy = WaggleAvg(metadata=Facts, run=run, fraction_evaluate=0.0)
-        start(strategy, grid, timeout=0.2)
+        start(strategy, grid, timeout=1.0)
     assert events(run, "round-finished")[1].missing == ["site-b"]
     assert {e.client for e in events(run, "client-updated")} == {"site-a", "site-c"}
 

@@ -35,7 +35,8 @@ logger = logging.getLogger("flwr.fedwaggle.strategy")
 
 T = TypeVar("T", int, str)
 
-_IDENTITY_SECONDS = 60.0
+_FIRST_IDENTITY_SECONDS = 600.0  # an engine may still be starting its clients
+_IDENTITY_SECONDS = 60.0  # that the others have once one has answered
 _GATHER_PAUSE_SECONDS = 0.05
 _STAND_IN = re.compile(r"node-\d+")  # what a node without a name is called
 
@@ -217,7 +218,8 @@ class Roster:
             for node_id in node_ids
         ]
         if messages:
-            for arrival in exchange(self.grid, messages, Patience(_IDENTITY_SECONDS)):
+            patience = Patience(_FIRST_IDENTITY_SECONDS, lambda: True, grace=_IDENTITY_SECONDS)
+            for arrival in exchange(self.grid, messages, patience):
                 claims[arrival.node_id] = _said(arrival.message, "client", str)
                 partitions = _said(arrival.message, "num-partitions", int)
                 self._partitions = max(self._partitions, partitions)
