@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 CODE := src quickstart tests benchmarks README.md  # other apps may lie beside these
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Many tests wait for processes that they started. A module's tests stay together, in their order.
+PARALLEL ?= --numprocesses 2 --dist loadscope --no-loadscope-reorder
+
 .PHONY: run test check slow bench clean
 
 run: $(VENV)/.run-ready  ## train the quickstart
 	$(BIN)/waggle run quickstart
 
 test: $(VENV)/.test-ready check  ## check the code, then run the fast suite
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term
 
 slow: $(VENV)/.test-ready  ## run what takes minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800

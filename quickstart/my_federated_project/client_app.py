@@ -6,6 +6,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedwaggle.config import RunConfig, read_config
+from fedwaggle.convergence import keep_first_loss, read_first_loss
 from fedwaggle.data import Examples, load_partition
 from fedwaggle.identity import answer_identity
 from fedwaggle.instructions import read_instructions
@@ -33,8 +34,12 @@ def train(msg: Message, context: Context) -> Message:
         seed=sent.seed,
         convergence_window=config.convergence_window,
         convergence_tolerance=config.convergence_tolerance,
+        convergence_fall=config.convergence_fall,
+        first_loss=read_first_loss(context.state),
     )
-    last_loss = list(metadata.training_losses.values())[-1]
+    losses = list(metadata.training_losses.values())
+    keep_first_loss(context.state, losses)
+    last_loss = losses[-1]
     content = RecordDict(
         {
             "arrays": ArrayRecord(model.cpu().state_dict()),

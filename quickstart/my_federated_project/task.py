@@ -78,6 +78,8 @@ def train(
     seed: int,
     convergence_window: int = 2,
     convergence_tolerance: float = 0.01,
+    convergence_fall: float = 0.5,
+    first_loss: float | None = None,
 ) -> TrainProcessMetadata:
     """Train ``model`` in place by SGD with momentum 0.9, and say how it went.
 
@@ -91,8 +93,10 @@ def train(
         Passes over the data, learning rate, and examples a step.
     seed : int
         Decides the order of the examples.
-    convergence_window, convergence_tolerance : int, float
+    convergence_window, convergence_tolerance, convergence_fall : int, float, float
         What counts as a plateau, see ``fedwaggle.convergence``.
+    first_loss : float | None
+        The first loss of this client in the run; None in its first round.
     """
     began = time.perf_counter()
     device = best_device()
@@ -113,7 +117,11 @@ def train(
     return TrainProcessMetadata(
         training_time=time.perf_counter() - began,
         converged=has_converged(
-            list(losses.values()), window=convergence_window, tolerance=convergence_tolerance
+            list(losses.values()),
+            window=convergence_window,
+            tolerance=convergence_tolerance,
+            fall=convergence_fall,
+            first_loss=first_loss,
         ),
         training_losses=losses,
     )

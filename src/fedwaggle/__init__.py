@@ -12,7 +12,7 @@ from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
     from fedwaggle.config import RunConfig, read_config
-    from fedwaggle.convergence import has_converged
+    from fedwaggle.convergence import has_converged, keep_first_loss, read_first_loss
     from fedwaggle.data import (
         Examples,
         batches,
@@ -95,6 +95,7 @@ __all__ = [
     "fingerprint",
     "has_converged",
     "join",
+    "keep_first_loss",
     "load_partition",
     "load_split",
     "make_partitioner",
@@ -102,6 +103,7 @@ __all__ = [
     "open_trackers",
     "pack",
     "read_config",
+    "read_first_loss",
     "read_instructions",
     "schedule_of",
     "schema_of",
@@ -146,6 +148,7 @@ _HOMES = {
     "fingerprint": "data",
     "has_converged": "convergence",
     "join": "schedules",
+    "keep_first_loss": "convergence",
     "load_partition": "data",
     "load_split": "data",
     "make_partitioner": "data",
@@ -153,6 +156,7 @@ _HOMES = {
     "open_trackers": "trackers",
     "pack": "metadata",
     "read_config": "config",
+    "read_first_loss": "convergence",
     "read_instructions": "instructions",
     "schedule_of": "schedules",
     "schema_of": "metadata",

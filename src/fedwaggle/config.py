@@ -164,6 +164,13 @@ class RunConfig(BaseModel):
     convergence_tolerance: float = Field(
         default=0.01, ge=0, description="Relative change of the loss that is still a plateau."
     )
+    convergence_fall: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of a client's first loss by which its loss must have fallen before a "
+        "plateau counts.",
+    )
     # -- the learning rate over the rounds
     lr_schedule: Literal["step", "constant", "exponential", "cosine"] = Field(
         default="step", description="How the rate changes over the rounds."

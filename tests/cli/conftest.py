@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from running import plain_env
+from waiting import PATIENCE
 
 collect_ignore = ["apps"]  # Flower apps, which Flower imports
 
@@ -29,7 +30,7 @@ def waggle(tmp_path: Path) -> Waggle:
             env={**plain_env(), **wide, **env},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     return call

@@ -17,6 +17,7 @@ from fedwaggle.errors import ConfigError
 from fedwaggle.runs import Request, Run
 from fedwaggle.runs.events import RunStarted
 from running import plain_env
+from waiting import PATIENCE, wait_for_end
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,6 @@ def test_a_stop_ends_every_process(
     family = psutil.Process(run.pid).children(recursive=True)
     assert family
     os.killpg(run.pid, number)
-    assert run.wait(20) == status, log.read_text()
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert [process.name() for process in alive] == []
+    assert run.wait(PATIENCE) == status, log.read_text()
+    wait_for_end(family)
     assert "Traceback" not in log.read_text()

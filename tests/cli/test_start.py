@@ -9,6 +9,7 @@ from importlib.metadata import version
 import pytest
 
 from fedwaggle.cli import app
+from waiting import PATIENCE
 
 HEAVY = {"torch", "flwr", "ray", "datasets", "wandb", "plotly"}
 
@@ -23,7 +24,9 @@ def test_help_and_readers_load_nothing_heavy(arguments: list[str]) -> None:
         "except SystemExit as leave:\n    assert leave.code == 0\n"
         f"print('heavy:', sorted({HEAVY} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
 
 

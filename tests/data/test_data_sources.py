@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedwaggle.data import fingerprint, load, sources, to_tensors
 from fedwaggle.errors import ConfigError, DatasetError
+from waiting import PATIENCE
 
 WriteIdx = Callable[[str, NDArray[np.uint8]], Path]
 FULL_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -114,7 +115,7 @@ def test_a_hub_out_of_reach_is_told_within_seconds() -> None:
         env=os.environ | online,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert "the Hub gave no answer for 'someone/some-set'" in run.stderr
     assert "set HF_HUB_OFFLINE=1 if a copy lies in its cache" in run.stderr

@@ -16,6 +16,7 @@ from fedwaggle.engine.board import Board
 from fedwaggle.engine.nursery import Nursery
 from fedwaggle.engine.parcels import Address
 from fedwaggle.engine.setup import Setup
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_board_that_is_shut_wakes_who_waits(board: Board) -> None:
     waiting = threading.Thread(target=lambda: taken.append(view.take(0)))
     waiting.start()
     board.shut()
-    waiting.join(5)
+    waiting.join(PATIENCE)
     assert taken == [None]
 
 

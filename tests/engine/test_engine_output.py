@@ -19,6 +19,7 @@ import pytest
 from fedwaggle.engine import run
 from fedwaggle.engine.output import OutputReader, redirect_output
 from fedwaggle.engine.progress import Progress
+from waiting import PATIENCE
 
 CLIENT = """
 import logging
@@ -240,7 +241,7 @@ def test_on_a_terminal_there_are_bars_and_lines_stand_above_them(make_app) -> No
     app = make_app(CLIENT, ROUNDS, config="num-server-rounds = 2")
     with on_a_terminal(app) as (process, terminal):
         text = read_all(terminal)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
     assert "[client 0] first 0" in text
     assert "2/2" in text
     assert "rounds" in text
@@ -251,7 +252,7 @@ def test_output_that_goes_elsewhere_is_not_drawn_into_the_terminal(make_app, tmp
     app = make_app(CLIENT, "print('of the server')\n" + ROUNDS)
     with (tmp_path / "out").open("w") as out, on_a_terminal(app, out) as (process, terminal):
         text = read_all(terminal)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
     told = (tmp_path / "out").read_text()
     for line in ("of the server\n", "[client 0] first 0\n"):
         assert line in told
@@ -277,7 +278,7 @@ def test_a_run_ends_well_though_its_terminal_was_closed(make_app, tmp_path, opti
             time.sleep(0.02)
         os.close(terminal)
         (tmp_path / "closed").touch()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from fedwaggle.engine.flower_home import prepare_home
 from fedwaggle.engine.processes import ProcessFamily
 from fedwaggle.errors import EngineError
 from running import plain_env
+from waiting import PATIENCE, wait_until
 
 TINY = Path(__file__).parents[1] / "cli" / "apps" / "tiny"
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -78,12 +78,13 @@ class Driven:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, words: str, seconds: float = 90.0) -> None:
-        deadline = time.monotonic() + seconds
-        while words not in self.text():
-            assert self.process.poll() is None, self.text()
-            assert time.monotonic() < deadline, self.text()
-            time.sleep(0.1)
+    def wait_for(self, words: str) -> None:
+        def are_there() -> bool:
+            ended = self.process.poll() is not None
+            assert words in self.text() or not ended, self.text()
+            return words in self.text()
+
+        wait_until(are_there, self.text)
 
     def interrupt(self, number: signal.Signals) -> None:
         """Send a signal to the whole process group, as a terminal does."""
@@ -95,14 +96,14 @@ def test_a_run_that_ends_well(
 ) -> None:
     """Ids 0, 1, 2 times step 2 have the mean 2; outputs are absolute; files of the app stay."""
     run = Driven(tmp_path, "--set", "step=2", "--set", "mode=write", temporary=temporary)
-    assert run.process.wait(120) == 0, run.text()
+    assert run.process.wait(PATIENCE) == 0, run.text()
     assert "mean [2.0, 2.0, 2.0]\nstep 2.0 resume '' fork False\n" in run.text()
     outputs = tmp_path / "outputs"
     assert f"outputs {outputs}\n" in run.text()
     (kept,) = outputs.iterdir()
     assert (kept / "notes.txt").read_text() == "left here\n"
     assert f"they are kept in {kept}" in run.text()
-    assert survivors() == []
+    wait_until(lambda: survivors() == [], survivors)
     assert list(temporary.iterdir()) == []
 
 
@@ -111,24 +112,24 @@ def test_a_run_that_fails_says_so(tmp_path: Path, survivors: Callable[[], list[s
     long_folder = tmp_path / ("long" * 20)  # too long for the sockets that Ray puts there
     long_folder.mkdir()
     run = Driven(tmp_path, "--set", "mode=raise", "-q", temporary=long_folder)
-    assert run.process.wait(120) == 1, run.text()
+    assert run.process.wait(PATIENCE) == 1, run.text()
     last = run.text().splitlines()[-1]
     assert "finished:failed" in last
     assert "the bees are out of honey" in last
     assert "server_app.py" in run.text()  # the traceback, also with -q
-    assert survivors() == []
+    wait_until(lambda: survivors() == [], survivors)
 
 
 def test_ctrl_c_stops_in_order_and_leaves_nothing(
     tmp_path: Path, temporary: Path, survivors: Callable[[], list[str]]
 ) -> None:
-    """A client hangs for an hour; one Ctrl-C ends it, its actors and Ray within 40 s."""
+    """A client hangs for an hour; one Ctrl-C ends it, its actors and Ray."""
     run = Driven(tmp_path, "--set", "mode=hang", temporary=temporary)
     run.wait_for("configure_train: Sampled 3")
     run.interrupt(signal.SIGINT)
-    assert run.process.wait(40) == 130, run.text()
+    assert run.process.wait(PATIENCE) == 130, run.text()
     assert "Stopping the run" in run.text()
-    assert survivors() == []
+    wait_until(lambda: survivors() == [], survivors)
     assert list(temporary.iterdir()) == []
 
 
@@ -140,10 +141,10 @@ def test_after_kill_9_everything_ends_and_its_folder_is_gone(
     run.wait_for("configure_train: Sampled 3")
     run.process.kill()
     run.process.wait()
-    deadline = time.monotonic() + 30
-    while survivors() or list(temporary.iterdir()):
-        assert time.monotonic() < deadline, (survivors(), list(temporary.iterdir()))
-        time.sleep(0.2)
+    wait_until(
+        lambda: not survivors() and not list(temporary.iterdir()),
+        lambda: (survivors(), list(temporary.iterdir())),
+    )
 
 
 @pytest.mark.slow
@@ -155,8 +156,8 @@ def test_other_signals_stop_as_ctrl_c_does(
     run = Driven(tmp_path, "--set", "mode=hang")
     run.wait_for("configure_train: Sampled 3")
     run.process.send_signal(number)
-    assert run.process.wait(40) == 128 + number, run.text()
-    assert survivors() == []
+    assert run.process.wait(PATIENCE) == 128 + number, run.text()
+    wait_until(lambda: survivors() == [], survivors)
 
 
 @pytest.mark.slow
@@ -166,8 +167,8 @@ def test_a_second_ctrl_c_kills_at_once(tmp_path: Path, survivors: Callable[[], l
     run.interrupt(signal.SIGINT)
     run.wait_for("Stopping the run")
     run.interrupt(signal.SIGINT)
-    assert run.process.wait(10) == 130, run.text()
-    assert survivors() == []
+    assert run.process.wait(PATIENCE) == 130, run.text()
+    wait_until(lambda: survivors() == [], survivors)
 
 
 @pytest.mark.slow
@@ -177,9 +178,9 @@ def test_a_superlink_that_dies_is_told(tmp_path: Path, survivors: Callable[[], l
     for process in psutil.Process(run.process.pid).children():
         if "flower-superlink" in " ".join(process.cmdline()):
             process.kill()
-    assert run.process.wait(60) == 1, run.text()
+    assert run.process.wait(PATIENCE) == 1, run.text()
     assert "SuperLink ended unexpectedly (exit status -9)" in run.text()
-    assert survivors() == []
+    wait_until(lambda: survivors() == [], survivors)
 
 
 def test_what_flower_refuses_is_told_in_its_words(
@@ -191,10 +192,10 @@ def test_what_flower_refuses_is_told_in_its_words(
     pyproject = app / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace('publisher = "waggle"', ""))
     run = Driven(tmp_path, app=app)
-    assert run.process.wait(60) == 1, run.text()
+    assert run.process.wait(PATIENCE) == 1, run.text()
     assert "error: flwr run refused: " in run.text()
     assert "publisher" in run.text()
-    assert survivors() == []
+    wait_until(lambda: survivors() == [], survivors)
 
 
 def test_a_pyproject_that_flower_would_rewrite_is_refused(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_a_pyproject_that_flower_would_rewrite_is_refused(tmp_path: Path) -> Non
         file.write('\n[tool.flwr.federations]\ndefault = "local"\n')
     before = (app / "pyproject.toml").read_text()
     run = Driven(tmp_path, app=app)
-    assert run.process.wait(60) == 2
+    assert run.process.wait(PATIENCE) == 2
     assert "remove the section and say --nodes instead" in run.text()
     assert (app / "pyproject.toml").read_text() == before
 
@@ -229,10 +230,7 @@ def test_a_family_includes_orphans_and_sessions_of_their_own() -> None:
     """A grandchild in a new session whose parent has died is still found, and ended."""
     leader = subprocess.Popen(["sh", "-c", "setsid sleep 300 & wait"], start_new_session=True)
     family = ProcessFamily(leader.pid)
-    deadline = time.monotonic() + 10
-    while "sleep" not in [process.name() for process in family.members()]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: "sleep" in [process.name() for process in family.members()])
     leader.kill()
     leader.wait()
     (orphan,) = family.members()

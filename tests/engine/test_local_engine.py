@@ -5,12 +5,14 @@ from __future__ import annotations
 import resource
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from fedwaggle.engine import read_app, run
 from fedwaggle.errors import ConfigError, EngineError
+from waiting import PATIENCE
 
 COUNT = """
 @app.train()
@@ -349,35 +351,53 @@ def test_replies_are_pulled_once_and_an_unknown_id_is_an_error(make_app) -> None
     assert run(make_app(COUNT, main), nodes=2).value == (True, [])
 
 
-SLOW_ODD = """
+# Clients with an odd number answer once the server has let them, and not before.
+HELD_ODD = """
+LET_GO = os.path.join(os.path.dirname(__file__), "let-go")
 @app.train()
 def train(message, context):
-    if context.node_config["partition-id"] % 2:
-        time.sleep(0.6)
+    while context.node_config["partition-id"] % 2 and not os.path.exists(LET_GO):
+        time.sleep(0.01)
     context.state["n"] = MetricRecord({"n": 1})
     return answer(message, 0)
+"""
+LET_GO = """
+def let_go():
+    from pathlib import Path
+    Path(__file__).with_name("let-go").touch()
+
+def come_to_have_states(grid, *names):
+    "Return whether these clients, and no others, come to have a state."
+    end = time.monotonic() + 240.0
+    while sorted(grid.client_states()) != sorted(names) and time.monotonic() < end:
+        ask(grid, nodes=[1000])  # a late reply is read while the server waits for another
+    return sorted(grid.client_states()) == sorted(names)
 """
 
 
 def test_a_timeout_returns_what_came_and_the_rest_is_absent(make_app) -> None:
-    """Nodes 0 and 2 answer at once; 1 takes 0.6 s, and its late reply never shows up."""
+    """Nodes 0 and 2 answer at once; 1 too late, and its late reply never shows up."""
     main = """
-    early = sorted(values(ask(grid, timeout=0.3)))
-    time.sleep(0.5)
-    return early, sorted(values(ask(grid, nodes=[1000, 1002]))), sorted(grid.client_states())
+    early = sorted(values(ask(grid, timeout=2.0)))
+    let_go()
+    came = come_to_have_states(grid, "0", "1", "2")
+    return early, came, sorted(values(ask(grid, nodes=[1000, 1002])))
     """
-    value = run(make_app(SLOW_ODD, main), nodes=3, workers=2).value
-    assert value == ([0, 2], [0, 2], ["0", "1", "2"])
+    app = make_app(HELD_ODD, main, server_tail=LET_GO)
+    assert run(app, nodes=3, workers=2).value == ([0, 2], True, [0, 2])
 
 
 def test_what_no_client_has_begun_when_the_time_is_up_is_taken_back(make_app) -> None:
-    """One worker: node 1 sleeps past the timeout, so node 3 behind it is never asked."""
+    """One worker: node 1 is held past the timeout, so node 3 behind it is never asked."""
     main = """
-    early = sorted(values(ask(grid, nodes=[1001, 1003, 1003], timeout=0.2)))
+    grid.get_node_ids()  # returns when the client can begin
+    early = sorted(values(ask(grid, nodes=[1001, 1003, 1003], timeout=1.0)))
+    let_go()
     values(ask(grid, nodes=[1000]))
     return early, sorted(grid.client_states())
     """
-    assert run(make_app(SLOW_ODD, main), nodes=4, workers=1).value == ([], ["0", "1"])
+    app = make_app(HELD_ODD, main, server_tail=LET_GO)
+    assert run(app, nodes=4, workers=1).value == ([], ["0", "1"])
 
 
 def test_a_message_past_its_time_to_live_is_not_delivered(make_app) -> None:
@@ -400,9 +420,9 @@ def train(message, context):
 
 
 def test_a_time_to_live_ends_the_wait_for_a_client_that_hangs(make_app) -> None:
-    """No timeout: node 1 would keep the server for 600 s, its message lives for 0.5 s."""
+    """No timeout: node 1 would keep the server for 600 s, its message lives for 2 s."""
     main = """
-    messages = [Message(RecordDict(), n, "train", ttl=0.5) for n in grid.get_node_ids()]
+    messages = [Message(RecordDict(), n, "train", ttl=2.0) for n in grid.get_node_ids()]
     ids = [*grid.push_messages(messages)]
     replies = {}
     while len(replies) < 2:
@@ -415,19 +435,20 @@ def test_a_time_to_live_ends_the_wait_for_a_client_that_hangs(make_app) -> None:
     result = run(make_app(HANG_ODD, main), nodes=2, workers=2)
     assert result.value == (3, False, 3)
     assert (result.messages, result.errors) == (3, 2)
-    assert result.seconds < 10.0
+    assert result.seconds < PATIENCE
 
 
 def test_what_a_client_says_too_late_changes_its_state_and_nothing_else(make_app) -> None:
-    """Node 1 takes 0.6 s and its message lives for 0.2 s; node 3 comes after it."""
+    """Node 1 answers after the 1 s that its message lives; node 3 comes after it."""
     main = """
     grid.get_node_ids()  # returns when the client can begin
-    late, = grid.send_and_receive([Message(RecordDict(), 1001, "train", ttl=0.2)])
+    late, = grid.send_and_receive([Message(RecordDict(), 1001, "train", ttl=1.0)])
     before = sorted(grid.client_states())
+    let_go()
     on_time, = ask(grid, nodes=[1003])
     return late.error.code, before, on_time.has_error(), sorted(grid.client_states())
     """
-    result = run(make_app(SLOW_ODD, main), nodes=4, workers=1)
+    result = run(make_app(HELD_ODD, main, server_tail=LET_GO), nodes=4, workers=1)
     assert result.value == (3, [], False, ["1", "3"])
     assert (result.messages, result.errors) == (2, 1)
 
@@ -435,25 +456,27 @@ def test_what_a_client_says_too_late_changes_its_state_and_nothing_else(make_app
 def test_a_reply_that_came_in_time_counts_however_late_the_server_looks(make_app) -> None:
     main = """
     node, = grid.get_node_ids()  # returns when the client can begin
-    ids = grid.push_messages([Message(RecordDict(), node, "train", ttl=0.5)])
-    time.sleep(0.7)
+    ids = grid.push_messages([Message(RecordDict(), node, "train", ttl=2.0)])
+    time.sleep(2.2)
     return [reply.has_error() for reply in grid.pull_messages(ids)]
     """
     assert run(make_app(COUNT, main), nodes=1).value == [False]
 
 
 def test_a_time_to_live_counts_also_while_another_thread_listens(make_app) -> None:
-    """One thread waits 2 s for node 1; another asks node 3 after it, for 0.3 s."""
+    """One thread waits for node 1; another asks node 3 after it, for 0.3 s."""
     main = """
     from concurrent.futures import ThreadPoolExecutor
     with ThreadPoolExecutor(1) as threads:
-        listens = threads.submit(ask, grid, [1001], timeout=2.0)
+        listens = threads.submit(ask, grid, [1001])
         time.sleep(0.2)
-        began = time.monotonic()
         reply, = grid.send_and_receive([Message(RecordDict(), 1003, "train", ttl=0.3)])
-        return reply.error.code, time.monotonic() - began < 1.0, listens.result()
+        still_listens = not listens.done()
+        let_go()
+        return reply.error.code, still_listens, values(listens.result())
     """
-    assert run(make_app(HANG_ODD, main), nodes=4, workers=2).value == (3, True, [])
+    app = make_app(HELD_ODD, main, server_tail=LET_GO)
+    assert run(app, nodes=4, workers=2).value == (3, True, {1: 0})
 
 
 def test_times_to_live_of_answered_messages_are_not_kept(make_app) -> None:
@@ -481,9 +504,11 @@ def test_a_message_object_is_sent_once(make_app) -> None:
     both = refused(twice, twice)
     replies = [*grid.send_and_receive([answered]), *grid.send_and_receive([late], timeout=0.2)]
     again = [refused(answered), refused(late)]
+    let_go()
     return both, again, len(replies), sorted(values(ask(grid)))
     """
-    assert run(make_app(SLOW_ODD, main), nodes=2).value == (True, [True, True], 1, [0, 1])
+    app = make_app(HELD_ODD, main, server_tail=LET_GO)
+    assert run(app, nodes=2).value == (True, [True, True], 1, [0, 1])
 
 
 def test_what_becomes_of_a_message_object_later_does_not_matter(make_app) -> None:
@@ -697,12 +722,17 @@ def test_isolated_messages_share_no_globals(make_app) -> None:
 
 
 def test_workers_see_their_gpus_in_turn(make_app) -> None:
+    """Two workers, one for each GPU: no client is done before both have begun."""
     client = """
     @app.train()
     def train(message, context):
-        time.sleep(0.3)
-        record = ConfigRecord({"gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "unset")})
-        return Message(RecordDict({"c": record}), reply_to=message)
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+        seen = [os.path.join(os.path.dirname(__file__), f"seen-{number}") for number in "01"]
+        if gpu:
+            open(seen[int(gpu)], "w").close()
+        while gpu and not all(map(os.path.exists, seen)):
+            time.sleep(0.01)
+        return Message(RecordDict({"c": ConfigRecord({"gpu": gpu})}), reply_to=message)
     """
     app = make_app(client, 'return sorted({r.content["c"]["gpu"] for r in ask(grid)})')
     assert run(app, nodes=6, gpus=2).value == ["0", "1"]
@@ -726,9 +756,10 @@ def test_more_messages_than_the_pool_has_room_for_leave_in_their_order(make_app)
     ask(grid, slow=True, timeout=0.1)
     return replies == list(range(1, 40_001)), values(ask(grid, [1000], slow=False))[0] < 40_100
     """
+    began = time.process_time()  # of this process, the server: others have no part in it
     result = run(make_app(client, main), nodes=40_000, workers=1)
     assert result.value == (True, True)
-    assert result.seconds < 30.0
+    assert time.process_time() - began < 30.0
 
 
 def test_nodes_cost_nothing_until_they_are_asked(make_app) -> None:
@@ -740,9 +771,10 @@ def test_nodes_cost_nothing_until_they_are_asked(make_app) -> None:
     assert [n.name for n in grid.get_nodes()][99_999] == "99999"
     return sorted(values(replies))[-1], len(grid.client_states())
     """
+    began = time.process_time()  # of this process, the server: others have no part in it
     result = run(make_app(COUNT, main), nodes=100_000, workers=2)
     assert result.value == (98_000, 50)
-    assert result.seconds < 10.0
+    assert time.process_time() - began < 10.0
 
 
 # Each reply is larger than what a worker may leave behind it unread (8 MiB).

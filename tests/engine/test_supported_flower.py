@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import PATIENCE
+
 HERE = Path(__file__).parent
 OLDEST = "1.41.0"
 
@@ -29,6 +31,6 @@ def test_the_engine_runs_on_the_oldest_flower_that_is_supported(tmp_path: Path) 
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout[-3000:]

@@ -29,6 +29,7 @@ from fedwaggle.runs.events import (
 )
 from fedwaggle.runs.files import LineFile
 from fedwaggle.runs.record import load, record_of
+from waiting import PATIENCE
 
 START = RunStarted(
     name="iid",
@@ -216,7 +217,10 @@ sys.exit(str(heavy) if heavy else 0)
 """
     folder = write(tmp_path / "run", WHOLE)
     subprocess.run(
-        [sys.executable, "-c", program, str(folder)], check=True, timeout=60, env=dict(os.environ)
+        [sys.executable, "-c", program, str(folder)],
+        check=True,
+        timeout=PATIENCE,
+        env=dict(os.environ),
     )
 
 

@@ -258,7 +258,7 @@ def test_the_live_page_follows_the_run_and_keeps_its_filters(tab: Tab, tmp_path:
         tab.page.evaluate("scrollTo(0, 700)")
         with (run / "events.jsonl").open("a") as file:
             file.writelines(to_line(event) + "\n" for event in events[40:])
-        tab.page.wait_for_selector("#status:text-is('finished')", timeout=20_000)
+        tab.page.wait_for_selector("#status:text-is('finished')", timeout=60_000)
         tab.wait()
         assert tab.page.input_value("#from") == "2"
         assert tab.chart("metric-0")["traces"][0]["x"] == list(range(2, 21))
@@ -268,7 +268,7 @@ def test_the_live_page_follows_the_run_and_keeps_its_filters(tab: Tab, tmp_path:
             f"{server.url}version",
         }
         assert tab.problems == []
-    tab.page.wait_for_selector("#live.off", timeout=20_000)
+    tab.page.wait_for_selector("#live.off", timeout=60_000)
 
 
 def test_a_comparison_is_drawn_without_an_error_or_a_request(tab: Tab, tmp_path: Path) -> None:

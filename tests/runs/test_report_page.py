@@ -202,12 +202,12 @@ def test_drawing_needs_neither_torch_nor_flower() -> None:
 
 
 def test_500_rounds_of_100_clients_are_drawn_in_seconds_and_below_10_mb(tmp_path: Path) -> None:
-    """About 2.2 s on two quiet cores; the bound leaves room for a busy machine."""
+    """About 2.2 s of one core; the time that other processes take does not count."""
     kind = Federation(rounds=500, clients=100, fraction=1.0)
     run = write_run(tmp_path / "big", run_events(kind))
-    began = time.perf_counter()
+    began = time.process_time()
     path = write_report(run)
-    assert time.perf_counter() - began < 12
+    assert time.process_time() - began < 12
     assert path.stat().st_size < 10_000_000
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -14,10 +13,11 @@ import pytest
 from fedwaggle.errors import RunError
 from fedwaggle.runs.report import ReportServer
 from runs.report_data import run_events, write_run
+from waiting import PATIENCE
 
 
 def ask(server: ReportServer, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request("GET", path, headers={"Host": host})
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -82,7 +82,6 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     assert process.stderr
     with process:
         assert b"http://127.0.0.1:" in process.stdout.readline()
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == b""

@@ -13,6 +13,7 @@ import pytest
 
 from fedwaggle.runs.events import Event, RoundFinished, to_line
 from fedwaggle.runs.sinks import SinkThread, close_all
+from waiting import FOR_EVER, PATIENCE
 
 
 def line(server_round: int) -> str:
@@ -111,26 +112,26 @@ def test_a_sink_that_hangs_is_abandoned_after_a_bounded_time(warnings: list[str]
 
     class Hanging(Recording):
         def record(self, event: Event) -> None:
-            for_ever.wait(60)
+            for_ever.wait(FOR_EVER)
 
     thread = SinkThread("hanging", Hanging)
     began = time.monotonic()
     for server_round in range(100):
         thread.offer(line(server_round))
     thread.close(timeout=0.3)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < PATIENCE
     assert len(warnings) == 1
     assert "did not finish in time" in warnings[0]
     for_ever.set()
 
 
 def test_sinks_that_hang_together_are_waited_for_once(warnings: list[str]) -> None:
-    """Three that hang and one that does not: 1 s, not 3 s."""
+    """Three that hang and one that does not: 3 s, not 9 s."""
     for_ever = threading.Event()
 
     class Hanging(Recording):
         def close(self) -> None:
-            for_ever.wait(60)
+            for_ever.wait(FOR_EVER)
 
     good = Recording()
     threads = [SinkThread("hanging", Hanging) for _ in range(3)]
@@ -138,8 +139,8 @@ def test_sinks_that_hang_together_are_waited_for_once(warnings: list[str]) -> No
     for thread in threads:
         thread.offer(line(1))
     began = time.monotonic()
-    close_all(threads, timeout=1.0)
-    assert 0.9 < time.monotonic() - began < 2.5
+    close_all(threads, timeout=3.0)
+    assert 2.9 < time.monotonic() - began < 9.0
     assert (good.rounds, good.closed, len(warnings)) == ([1], 1, 3)
     for_ever.set()
 
@@ -148,15 +149,15 @@ def test_a_sink_that_hangs_while_it_opens_delays_nothing(warnings: list[str]) ->
     for_ever = threading.Event()
 
     def open_sink() -> Recording:
-        for_ever.wait(60)
+        for_ever.wait(FOR_EVER)
         return Recording()
 
     thread = SinkThread("hanging", open_sink, open_seconds=0.1)
     time.sleep(0.2)
     began = time.monotonic()
     thread.offer(line(1))
-    thread.close(timeout=15.0)
-    assert time.monotonic() - began < 5.0
+    thread.close(timeout=FOR_EVER)
+    assert time.monotonic() - began < PATIENCE
     assert len(warnings) == 1
     assert "did not open within 0.1 s" in warnings[0]
     for_ever.set()
@@ -167,9 +168,9 @@ def test_a_run_that_ends_waits_for_an_opening_sink_no_longer_than_it_may_take(
 ) -> None:
     for_ever = threading.Event()
     began = time.monotonic()
-    thread = SinkThread("hanging", lambda: for_ever.wait(60), open_seconds=0.3)  # type: ignore[arg-type,return-value]
-    thread.close(timeout=15.0)
-    assert 0.2 < time.monotonic() - began < 5.0
+    thread = SinkThread("hanging", lambda: for_ever.wait(FOR_EVER), open_seconds=0.3)  # type: ignore[arg-type,return-value]
+    thread.close(timeout=FOR_EVER)
+    assert 0.2 < time.monotonic() - began < PATIENCE
     assert len(warnings) == 1
     for_ever.set()
 
@@ -184,23 +185,23 @@ def test_a_sink_that_cannot_keep_up_is_dropped_and_the_run_never_waits(
         def record(self, event: Event) -> None:
             super().record(event)
             taken.set()
-            go_on.wait(60)
+            go_on.wait(FOR_EVER)
 
     sink = Slow()
     thread = SinkThread("slow", lambda: sink, capacity=10 * len(line(1)))
     thread.offer(line(1))
-    assert taken.wait(10)
+    assert taken.wait(PATIENCE)
     for _ in range(10):
         thread.offer(line(1))
     assert warnings == []
     began = time.monotonic()
     thread.offer(line(1))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE
     assert len(warnings) == 1
     assert "does not keep up" in warnings[0]
     go_on.set()
     thread.close()
-    assert sink.closing.wait(10)
+    assert sink.closing.wait(PATIENCE)
     assert (len(sink.rounds), len(warnings)) == (1, 1)
 
 
@@ -234,9 +235,9 @@ def test_a_hanging_sink_does_not_keep_the_interpreter_from_its_end() -> None:
     program = """
 import time
 from fedwaggle.runs.sinks import SinkThread, close_all
-SinkThread("hanging", lambda: time.sleep(60)).close(timeout=0.1)
+SinkThread("hanging", lambda: time.sleep(3600)).close(timeout=0.1)
 """
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", program], timeout=FOR_EVER, check=False)
     assert done.returncode == 0
-    assert time.monotonic() - began < 20.0
+    assert time.monotonic() - began < PATIENCE

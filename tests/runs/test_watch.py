@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from fedwaggle.runs.files import LineFile
 from fedwaggle.runs.frame import STATES, sparkline
 from fedwaggle.runs.record import record_of
 from fedwaggle.runs.watch import Tail, frame, watch
+from waiting import PATIENCE
 
 SIGN = {state: sign for state, (sign, _) in STATES.items()}
 START = RunStarted(
@@ -233,14 +233,18 @@ def test_off_a_terminal_a_finished_run_is_one_frame(tmp_path: Path) -> None:
 def test_off_a_terminal_a_running_run_is_awaited(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     writer.tell(START, finished(0))
-    console = Console(width=100, file=io.StringIO(), force_terminal=False)
-    timer = threading.Timer(0.5, writer.tell, [END])
-    timer.start()
-    with console.capture() as captured:
-        watch(tmp_path, console)
-    timer.join()
+
+    class Output(io.StringIO):
+        def write(self, text: str) -> int:
+            """Let the run end once it was shown as running."""
+            if "running" in text and "finished" not in self.getvalue():
+                writer.tell(END)
+            return super().write(text)
+
+    output = Output()
+    watch(tmp_path, Console(width=100, file=output, force_terminal=False))
     writer.end()
-    assert [word in captured.get() for word in ("iid  running", "iid  finished")] == [True, True]
+    assert [word in output.getvalue() for word in ("iid  running", "iid  finished")] == [True, True]
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
@@ -267,14 +271,14 @@ class Terminal:
 
     def wait_for(self, words: str) -> None:
         """Read the screen until some words were on it."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while words not in self.seen:
             assert time.monotonic() < deadline, self.seen[-3000:]
             if select.select([self.fd], [], [], 0.1)[0]:
                 self.seen += os.read(self.fd, 65536).decode(errors="replace")
 
     def wait_for_end(self) -> int:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and time.monotonic() < deadline:
             if select.select([self.fd], [], [], 0.1)[0]:
                 os.read(self.fd, 65536)

@@ -1,7 +1,9 @@
-"""A grid that runs a real ClientApp in this process: true messages, no network, no mocks."""
+"""Grids that run a real ClientApp in this process: true messages, no network, no mocks."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from itertools import count
@@ -21,14 +23,18 @@ RUN_ID = 1
 
 
 class InProcessGrid(Grid):
-    """Nodes 100, 101, ... with partition ids 0, 1, ... that answer when they are pulled."""
+    """Nodes 100, 101, ... with partition ids 0, 1, ... that answer when they are pulled.
 
-    def __init__(
-        self, app: ClientApp, num_nodes: int, names: Sequence[str] = (), *, reverse: bool = False
-    ) -> None:
+    It must be asked, like Flower's networked grid, and the strategy asks it from several threads.
+    The clients answer one after the other all the same: real ones have a process each, and two
+    threads that read array headers at once trip over each other in Python 3.11's ``ast`` (a
+    SystemError) wherever a garbage collection runs Python code, as Hypothesis makes it do.
+    """
+
+    def __init__(self, app: ClientApp, num_nodes: int, names: Sequence[str] = ()) -> None:
         self.app = app
         self.names = names
-        self.reverse = reverse
+        self._one_client = threading.Lock()
         self.num_nodes = num_nodes
         self.contexts = {
             100 + i: Context(
@@ -73,8 +79,7 @@ class InProcessGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        wanted = sorted(message_ids, key=int, reverse=self.reverse)
-        waiting = [self._inbox.pop(i) for i in wanted if i in self._inbox]
+        waiting = [self._inbox.pop(i) for i in sorted(message_ids, key=int) if i in self._inbox]
         return [self._answer(m) for m in waiting if self._answers(m)]
 
     def send_and_receive(
@@ -89,9 +94,52 @@ class InProcessGrid(Grid):
     def _answer(self, message: Message) -> Message:
         inbound = deepcopy(message)
         try:
-            return self.app(inbound, self.contexts[message.metadata.dst_node_id])
+            with self._one_client:
+                return self.app(inbound, self.contexts[message.metadata.dst_node_id])
         except Exception as error:
             return Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=inbound)
+
+
+class OrderedGrid(InProcessGrid):
+    """The same nodes, but their replies arrive one by one, by node: rising, or falling.
+
+    It wakes who waits, like the local engine's grid, so that one thread pulls all replies. Each
+    reply arrives while it is waited for: with no time left, none does.
+    """
+
+    def __init__(
+        self, app: ClientApp, num_nodes: int, names: Sequence[str] = (), *, reverse: bool
+    ) -> None:
+        super().__init__(app, num_nodes, names)
+        self.arrived: list[int] = []  # nodes, one for each reply
+        self._next_of = max if reverse else min
+        self._there: set[str] = set()  # messages whose replies have arrived
+
+    def wait_for_reply(self, timeout: float) -> bool:
+        """Let the next reply arrive, if there is time; wait for ``timeout`` if none will."""
+        waiting = {
+            message.metadata.dst_node_id: key
+            for key, message in self._inbox.items()
+            if key not in self._there and self._answers(message)
+        }
+        if not waiting or timeout <= 0:
+            time.sleep(timeout)
+            return bool(self._there)
+        node = self._next_of(waiting)
+        self.arrived.append(node)
+        self._there.add(waiting[node])
+        return True
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        there = self._there.intersection(message_ids)
+        self._there -= there
+        return super().pull_messages(there)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        ids = list(self.push_messages(messages))
+        return [m for _ in ids if self.wait_for_reply(60) for m in self.pull_messages(ids)]
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +161,11 @@ def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_grid() -> Callable[..., InProcessGrid]:
-    """Return a function from (train, evaluate, number of nodes, names) to a grid."""
+    """Return a function from (train, evaluate, number of nodes, names) to a grid.
+
+    Its replies arrive as its threads happen to pull them; with ``in_order`` by rising node, and
+    with ``reverse`` by falling node.
+    """
 
     def make(
         train: Callable[[Message, Context], Message],
@@ -121,12 +173,15 @@ def make_grid() -> Callable[..., InProcessGrid]:
         *,
         evaluate: Callable[[Message, Context], Message] | None = None,
         names: Sequence[str] = (),
+        in_order: bool = False,
         reverse: bool = False,
     ) -> InProcessGrid:
         app = answer_identity(ClientApp())
         app.train()(train)
         if evaluate is not None:
             app.evaluate()(evaluate)
-        return InProcessGrid(app, num_nodes, names, reverse=reverse)
+        if in_order or reverse:
+            return OrderedGrid(app, num_nodes, names, reverse=reverse)
+        return InProcessGrid(app, num_nodes, names)
 
     return make

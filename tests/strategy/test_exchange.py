@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDic
 from flwr.supercore.run import RunNotRunningException
 
 from fedwaggle.strategy.exchange import UNREADABLE, Patience, exchange
+from waiting import FOR_EVER, PATIENCE
 
 
 def hello(node_id: int) -> Message:
@@ -36,22 +37,22 @@ def waking(grid):
 
 def test_each_node_answers_once_and_is_known_by_where_the_message_went(make_grid):
     grid = make_grid(echo, 3)
-    arrivals = list(exchange(grid, [hello(100), hello(101), hello(102)], Patience(5)))
+    arrivals = list(exchange(grid, [hello(100), hello(101), hello(102)], Patience(FOR_EVER)))
     assert sorted(arrival.node_id for arrival in arrivals) == [100, 101, 102]
-    assert all(0 <= arrival.seconds < 5 for arrival in arrivals)
+    assert all(0 <= arrival.seconds < PATIENCE for arrival in arrivals)
 
 
 def test_no_messages_are_an_exchange_without_replies(make_grid):
-    assert list(exchange(make_grid(echo, 1), [], Patience(5))) == []
+    assert list(exchange(make_grid(echo, 1), [], Patience(FOR_EVER))) == []
 
 
 def test_a_silent_node_costs_the_timeout_and_the_others_are_kept(make_grid):
     grid = make_grid(echo, 3)
     grid.silent = {101}
     began = time.monotonic()
-    arrivals = list(exchange(grid, [hello(100), hello(101), hello(102)], Patience(0.3)))
+    arrivals = list(exchange(grid, [hello(100), hello(101), hello(102)], Patience(1.0)))
     assert sorted(arrival.node_id for arrival in arrivals) == [100, 102]
-    assert 0.3 <= time.monotonic() - began < 2
+    assert 1.0 <= time.monotonic() - began < PATIENCE
 
 
 def test_replies_come_one_by_one_not_at_the_end(make_grid):
@@ -59,16 +60,16 @@ def test_replies_come_one_by_one_not_at_the_end(make_grid):
     grid = make_grid(echo, 2)
     grid.silent = {101}
     began = time.monotonic()
-    first = next(exchange(grid, [hello(100), hello(101)], Patience(30)))
+    first = next(exchange(grid, [hello(100), hello(101)], Patience(FOR_EVER)))
     assert first.node_id == 100
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_an_error_reply_belongs_to_the_node_that_was_asked(make_grid):
     def boom(msg, context):
         raise RuntimeError("boom")
 
-    (arrival,) = exchange(make_grid(boom, 1), [hello(100)], Patience(5))
+    (arrival,) = exchange(make_grid(boom, 1), [hello(100)], Patience(FOR_EVER))
     assert arrival.node_id == 100
     assert arrival.message.has_error()
 
@@ -78,7 +79,7 @@ def test_a_message_that_the_grid_did_not_take_is_not_waited_for(make_grid, lost,
     grid = make_grid(echo, 2)
     push = grid.push_messages
     monkeypatch.setattr(grid, "push_messages", lambda messages: [push(messages)[0], lost])
-    arrivals = list(exchange(grid, [hello(100), hello(101)], Patience(5)))
+    arrivals = list(exchange(grid, [hello(100), hello(101)], Patience(FOR_EVER)))
     assert [arrival.node_id for arrival in arrivals] == [100]
 
 
@@ -89,45 +90,43 @@ def test_enough_replies_and_the_grace_end_it(make_grid):
     began = time.monotonic()
     messages = [hello(100), hello(101), hello(102)]
     heard = []
-    for arrival in exchange(grid, messages, Patience(30, lambda: len(heard) >= 2, grace=0.2)):
+    for arrival in exchange(grid, messages, Patience(FOR_EVER, lambda: len(heard) >= 2, grace=0.2)):
         heard.append(arrival.node_id)
     assert sorted(heard) == [100, 102]
-    assert 0.2 <= time.monotonic() - began < 5
+    assert 0.2 <= time.monotonic() - began < PATIENCE
 
 
 def test_only_what_the_caller_calls_enough_is_enough(make_grid):
     """Of 3 clients the first is of no use to the caller: it is content with 1, and hears 2."""
-
-    def one_after_the_other(msg, context):
-        time.sleep(0.3 * context.node_config["partition-id"])
-        return echo(msg, context)
-
+    grid = make_grid(echo, 3)
+    pull, ready = grid.pull_messages, {"1"}
+    grid.pull_messages = lambda ids: pull(ready.intersection(ids))
     heard, useful = [], []
-    grid = make_grid(one_after_the_other, 3)
     messages = [hello(100), hello(101), hello(102)]
-    for arrival in exchange(grid, messages, Patience(30, is_enough=lambda: bool(useful))):
+    for arrival in exchange(grid, messages, Patience(60, is_enough=lambda: bool(useful))):
         heard.append(arrival.node_id)
+        ready.add("2")
         if arrival.node_id != 100:
             useful.append(arrival.node_id)
     assert heard == [100, 101]
 
 
 def test_a_reply_whose_arrays_stall_holds_neither_the_others_nor_the_round(make_grid, monkeypatch):
-    """Pulling the reply of node 101 blocks for a minute, as a stalled upload does."""
+    """Pulling the reply of node 101 blocks for an hour, as a stalled upload does."""
     grid = make_grid(echo, 3)
     pull = grid.pull_messages
 
     def stalling(ids):
         if any(grid.sent[1].metadata.message_id == i for i in ids):
-            time.sleep(60)
+            time.sleep(FOR_EVER)
         return pull(ids)
 
     monkeypatch.setattr(grid, "pull_messages", stalling)
     began = time.monotonic()
     messages = [hello(100), hello(101), hello(102)]
-    arrivals = list(exchange(grid, messages, Patience(0.5)))
+    arrivals = list(exchange(grid, messages, Patience(1.0)))
     assert sorted(arrival.node_id for arrival in arrivals) == [100, 102]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_a_grid_that_fails_is_an_error_and_not_a_wait(make_grid, monkeypatch):
@@ -143,9 +142,9 @@ def test_a_grid_that_fails_is_an_error_and_not_a_wait(make_grid, monkeypatch):
 def test_a_grid_that_wakes_us_is_not_polled(make_grid):
     """wait_for_replies is called in place of any sleep, with what is left of the time."""
     grid = waking(make_grid(echo, 2))
-    assert len(list(exchange(grid, [hello(100), hello(101)], Patience(5)))) == 2
+    assert len(list(exchange(grid, [hello(100), hello(101)], Patience(FOR_EVER)))) == 2
     assert len(grid.asked) == 1
-    assert 4 < grid.asked[0] <= 5
+    assert FOR_EVER - PATIENCE < grid.asked[0] <= FOR_EVER
 
 
 def test_a_reply_is_pulled_when_the_one_before_was_used(make_grid, monkeypatch):
@@ -154,7 +153,7 @@ def test_a_reply_is_pulled_when_the_one_before_was_used(make_grid, monkeypatch):
     pull, pulled = grid.pull_messages, []
     monkeypatch.setattr(grid, "pull_messages", lambda ids: pulled.append(len(ids)) or pull(ids))
     counts = []
-    for _ in exchange(grid, [hello(100 + k) for k in range(3)], Patience(5)):
+    for _ in exchange(grid, [hello(100 + k) for k in range(3)], Patience(FOR_EVER)):
         counts.append(list(pulled))
     assert counts == [[1], [1, 1], [1, 1, 1]]
 
@@ -167,7 +166,7 @@ def test_a_grid_that_must_be_asked_is_asked_for_no_more_than_its_8_threads_hold(
     pull, pulled = grid.pull_messages, []
     monkeypatch.setattr(grid, "pull_messages", lambda ids: pulled.append(ids) or pull(ids))
     counts = []
-    for _ in exchange(grid, [hello(100 + k) for k in range(100)], Patience(60)):
+    for _ in exchange(grid, [hello(100 + k) for k in range(100)], Patience(FOR_EVER)):
         if not counts:
             time.sleep(0.3)
         counts.append(len(pulled))
@@ -179,7 +178,9 @@ def test_a_grid_that_must_be_asked_is_asked_for_no_more_than_its_8_threads_hold(
 def test_threads_that_hold_a_reply_end_with_the_exchange(make_grid):
     """8 of 20 replies are held when the caller has had enough after the first."""
     before = threading.active_count()
-    arrivals = exchange(make_grid(echo, 20), [hello(100 + k) for k in range(20)], Patience(60))
+    arrivals = exchange(
+        make_grid(echo, 20), [hello(100 + k) for k in range(20)], Patience(FOR_EVER)
+    )
     next(arrivals)
     arrivals.close()
     deadline = time.monotonic() + 30
@@ -201,14 +202,14 @@ def test_a_second_reply_to_one_message_is_not_used(make_grid, monkeypatch):
     grid = make_grid(echo, 2)
     pull = grid.pull_messages
     monkeypatch.setattr(grid, "pull_messages", lambda ids: [r for r in pull(ids) for _ in "ab"])
-    arrivals = list(exchange(grid, [hello(100), hello(101)], Patience(5)))
+    arrivals = list(exchange(grid, [hello(100), hello(101)], Patience(FOR_EVER)))
     assert sorted(arrival.node_id for arrival in arrivals) == [100, 101]
 
 
 def test_the_messages_are_on_their_way_before_the_first_reply_is_asked_for(make_grid):
     """What a server does between the two, it does while the clients train."""
     grid = make_grid(echo, 1)
-    arrivals = exchange(grid, [hello(100)], Patience(5))
+    arrivals = exchange(grid, [hello(100)], Patience(FOR_EVER))
     assert grid.sent
     assert [arrival.node_id for arrival in arrivals] == [100]
 
@@ -225,7 +226,7 @@ def test_bytes_that_cannot_be_decoded_cost_no_other_reply(make_grid, monkeypatch
         return replies
 
     monkeypatch.setattr(grid, "pull_messages", decoding)
-    arrivals = exchange(grid, [hello(100), hello(101), hello(102)], Patience(5))
+    arrivals = exchange(grid, [hello(100), hello(101), hello(102)], Patience(FOR_EVER))
     came = {arrival.node_id: arrival.message for arrival in arrivals}
     assert came.keys() == {100, 101, 102}
     assert [node for node, message in came.items() if message.has_error()] == [101]
@@ -255,23 +256,23 @@ def test_whose_reply_it_is_does_not_depend_on_what_the_reply_says(make_grid):
             reply.content["metrics"]["num-examples"] = 9
         return reply
 
-    arrivals = exchange(make_grid(impostor, 2), [hello(100), hello(101)], Patience(5))
+    arrivals = exchange(make_grid(impostor, 2), [hello(100), hello(101)], Patience(FOR_EVER))
     said = {arrival.node_id: arrival.message.content["metrics"] for arrival in arrivals}
     assert {node: metrics["num-examples"] for node, metrics in said.items()} == {100: 1, 101: 9}
 
 
 @pytest.mark.parametrize("wakes", [False, True])
 def test_what_came_in_time_is_used_however_long_the_caller_takes(make_grid, wakes):
-    """8 replies are there at once, and the caller takes 0.1 s for each of them: none took long."""
+    """8 replies are there at once, and the caller takes 0.4 s for each: all came within 2 s."""
     grid = make_grid(echo, 8)
     if wakes:
         waking(grid)
     took = []
-    for arrival in exchange(grid, [hello(100 + k) for k in range(8)], Patience(0.4)):
+    for arrival in exchange(grid, [hello(100 + k) for k in range(8)], Patience(2.0)):
         took.append(arrival.seconds)
-        time.sleep(0.1)
+        time.sleep(0.4)
     assert len(took) == 8
-    assert max(took) < 0.3
+    assert max(took) < 2.0
 
 
 def test_replies_that_are_there_when_enough_have_come_are_used(make_grid):
@@ -290,31 +291,35 @@ def test_a_hundred_silent_clients_are_asked_for_few_times(make_grid, monkeypatch
     grid.silent = set(grid.contexts)
     pulls = []
     monkeypatch.setattr(grid, "pull_messages", lambda ids: pulls.append(len(ids)) or [])
+    began = time.monotonic()
     assert list(exchange(grid, [hello(100 + k) for k in range(100)], Patience(1))) == []
-    assert 10 <= len(pulls) <= 8 * 3 + 12 + 8
+    assert 10 <= len(pulls) <= 8 * 3 + 8 + 12.5 * (time.monotonic() - began)
     assert set(pulls) == {1}
 
 
 def test_many_replies_at_once_are_taken_without_a_pause(make_grid, monkeypatch):
     """100 clients answer after 0.5 s: one is found by the pace, the others right behind it."""
     grid = make_grid(echo, 100)
+    monkeypatch.setattr("fedwaggle.strategy.exchange._PAUSE_SECONDS", 0.5)
     pull, ready = grid.pull_messages, threading.Event()
     monkeypatch.setattr(grid, "pull_messages", lambda ids: pull(ids) if ready.is_set() else [])
     threading.Timer(0.5, ready.set).start()
     began = time.monotonic()
-    assert len(list(exchange(grid, [hello(100 + k) for k in range(100)], Patience(30)))) == 100
-    assert 0.5 <= time.monotonic() - began < 2.5  # with a pause for each it would be 8 s
+    assert (
+        len(list(exchange(grid, [hello(100 + k) for k in range(100)], Patience(FOR_EVER)))) == 100
+    )
+    assert 0.5 <= time.monotonic() - began < 20  # with a pause for each it would be 50 s
 
 
 def test_a_reply_that_comes_in_time_while_the_caller_is_busy_past_it_is_used(make_grid):
-    """Node 101 answers while the caller takes 0.4 s for node 100; both have 0.3 s."""
+    """Node 101 answers while the caller takes 1.2 s for node 100; both have 1 s."""
     grid = make_grid(echo, 2)
     pull, ready = grid.pull_messages, {"1"}
     waking(grid)
     grid.pull_messages = lambda ids: pull(ready.intersection(ids))
     heard = []
-    for arrival in exchange(grid, [hello(100), hello(101)], Patience(0.3)):
+    for arrival in exchange(grid, [hello(100), hello(101)], Patience(1.0)):
         heard.append(arrival.node_id)
         ready.add("2")
-        time.sleep(0.4)
+        time.sleep(1.2)
     assert heard == [100, 101]

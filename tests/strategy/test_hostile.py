@@ -233,7 +233,7 @@ def test_a_client_that_dies_and_one_that_hangs_cost_only_themselves(tmp_path):
         "serverapp = 'hostile_app:server'\nclientapp = 'hostile_app:client'\n"
         "[tool.flwr.app.config]\noutputs = ''\n"
     )
-    run(app, nodes=5, workers=2, config={"outputs": str(tmp_path / "out")}, client_timeout=2.0)
+    run(app, nodes=5, workers=2, config={"outputs": str(tmp_path / "out")}, client_timeout=4.0)
     (folder,) = (tmp_path / "out").iterdir()
     events = list(read_events(folder / "events.jsonl"))
     started = [event for event in events if event.event == "round-started"]

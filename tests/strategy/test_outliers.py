@@ -63,7 +63,11 @@ def test_of_twenty_replies_two_may_be_hostile():
     assert scales(*[1.0] * 18, 50.0, 80.0) == [*[1] * 18, 0.04, 0.025]
 
 
-def test_of_two_replies_the_longer_is_shortened_and_none_is_quarantined():
+def test_of_two_replies_one_is_shortened_if_it_is_far_out_and_none_is_quarantined():
+    """Two sites of unequal size are both honest, for all that can be seen."""
+    assert scales(1.0, 100.0) == [1, 1]
+    assert bounded_weights([10, 1000], RULE) == [10, 1000]
+    assert bounded_weights([10, 1001], RULE) == [10, 20]
     assert scales(1.0, 1e30) == [1, pytest.approx(2e-30)]
     assert scales(1.0, math.inf) == [1, 0]
 
@@ -84,7 +88,7 @@ def test_where_the_others_leave_an_array_alone_one_client_cannot_change_it():
 
 def test_a_weight_is_bounded_at_twice_the_second_largest():
     assert bounded_weights([600, 600, 10_000_000, 590], OutlierRule()) == [600, 600, 1200, 590]
-    assert bounded_weights([0.5, 0.25, 9.0], OutlierRule()) == [0.5, 0.25, 1.0]
+    assert bounded_weights([0.5, 0.25, 9.0], RULE) == [0.5, 0.25, 1.0]
     assert bounded_weights([7], OutlierRule()) == [7]
 
 

@@ -100,7 +100,7 @@ def test_a_process_that_fails_later_is_an_error_that_says_why(
 def test_a_process_that_hangs_at_its_end_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    body = """print('"ready"', flush=True); time.sleep(60)"""
+    body = """print('"ready"', flush=True); time.sleep(3600)"""
     with pytest.raises(TrackerError, match=r"not done 0\.2 s after"):
         process(body, monkeypatch, tmp_path, close_seconds=0.2)
 

@@ -22,13 +22,16 @@ import pytest
 
 from fedwaggle.runs.events import Event, RoundFinished
 from fedwaggle.trackers.wandb import WandbTracker, wandb_id
+from waiting import PATIENCE, wait_until
 
 Tell = Callable[[Path, Sequence[str], Sequence[Event]], None]
 
 
 def inspect(file: Path, *options: str) -> str:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=PATIENCE
+    ).stdout
 
 
 def history(run: Path) -> list[dict[str, Any]]:
@@ -144,7 +147,7 @@ while sink._lines or not sink._opened:
     time.sleep(0.05)
 time.sleep(0.2)  # the last line is on its way through the pipe
 print("told", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(run)], stdout=subprocess.PIPE, text=True
@@ -153,9 +156,7 @@ time.sleep(60)
         assert process.stdout is not None
         assert process.stdout.readline() == "told\n"
         process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while summary(run)["exit_code"] is None and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_until(lambda: summary(run)["exit_code"] is not None)
     assert [item["round"] for item in history(run)] == [0, 1, 2]
     assert summary(run)["exit_code"] == 1
 
@@ -167,13 +168,13 @@ def test_with_a_service_that_does_not_answer_the_run_is_kept_offline(
     warnings: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It costs one warning, which says how to send the run later, and at most 15 seconds."""
+    """It costs one warning, which says how to send the run later, and not W&B's own 90 seconds."""
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "local-" + 40 * "a")
         began = time.monotonic()
         tell(run, ["wandb"], whole_run)
-        assert time.monotonic() - began < 16.5
+        assert time.monotonic() - began < 80
     (warning,) = warnings
     assert "does not answer" in warning
     assert f"wandb sync {run}/wandb/offline-run-*" in warning

@@ -17,8 +17,8 @@ The outcome is a function of the round's replies alone, whatever the order of th
 the first round needs no other rule. While replies arrive, the f+1 largest sizes only grow, so a
 reply that is within its bounds once is within them for good: it need not wait for the others.
 
-With two replies there is no majority: the longer one is shortened, and neither is quarantined.
-A single reply has nothing to be compared with.
+Of two replies, none can be said to be the odd one: neither is quarantined, and one is shortened
+only where it is beyond ``quarantine``. A single reply has nothing to be compared with.
 
 References
 ----------
@@ -73,6 +73,19 @@ class OutlierRule:
         [1, 1, 2, 10]
         """
         return max(1, math.floor(self.share * replies))
+
+    def untouched(self, clip: float, replies: int) -> float:
+        """Return how many times the reference a size may be before it is bounded.
+
+        Examples
+        --------
+        >>> rule = OutlierRule(clip_norm=2.0, quarantine=100.0)
+        >>> rule.untouched(rule.clip_norm, 5), rule.untouched(rule.clip_norm, 2)
+        (2.0, 100.0)
+        """
+        if not clip:
+            return math.inf
+        return clip if replies >= _MAJORITY else max(clip, self.quarantine)
 
 
 @dataclass(frozen=True)
@@ -186,11 +199,11 @@ class Bounds:
         if replies >= _MAJORITY and sizes.norms[0] > rule.quarantine * references[0] > 0:
             return _out_of_line(sizes.norms[0], references[0], rule.quarantine)
         scales = [
-            _scale(norm, rule.clip_norm * reference if rule.clip_norm else math.inf)
+            _scale(norm, reference, rule.clip_norm, rule.untouched(rule.clip_norm, replies))
             for norm, reference in zip(sizes.norms, references, strict=True)
         ]
-        most = _largest_weight(self._weights, replies, rule)
-        return Terms(_at_most(sizes.weight, most), tuple(scales))
+        weight = _bounded(sizes.weight, self._weights, replies, rule)
+        return Terms(weight, tuple(scales))
 
 
 def bounded_weights(weights: Sequence[float], rule: OutlierRule) -> list[float]:
@@ -201,14 +214,19 @@ def bounded_weights(weights: Sequence[float], rule: OutlierRule) -> list[float]:
     >>> bounded_weights([100, 120, 10_000_000], OutlierRule())
     [100, 120, 240]
     """
-    most = _largest_weight(sorted(weights), len(weights), rule)
-    return [_at_most(weight, most) for weight in weights]
+    ascending = sorted(weights)
+    return [_bounded(weight, ascending, len(weights), rule) for weight in weights]
 
 
-def _largest_weight(ascending: Sequence[float], replies: int, rule: OutlierRule) -> float:
-    if not rule.share or not rule.clip_weight or replies == 1:
-        return math.inf
-    return rule.clip_weight * _reference(ascending, rule.set_aside(replies))
+def _bounded(weight: float, ascending: Sequence[float], replies: int, rule: OutlierRule) -> float:
+    """Return a weight as one of so many replies, of which these have arrived."""
+    if not rule.share or replies == 1:
+        return weight
+    reference = _reference(ascending, rule.set_aside(replies))
+    if weight <= rule.untouched(rule.clip_weight, replies) * reference:
+        return weight
+    most = rule.clip_weight * reference
+    return int(most) if isinstance(weight, int) else most
 
 
 def _reference(ascending: Sequence[float], aside: int) -> float:
@@ -216,16 +234,10 @@ def _reference(ascending: Sequence[float], aside: int) -> float:
     return ascending[-1 - aside] if len(ascending) > aside else 0.0
 
 
-def _scale(norm: float, limit: float) -> float:
-    if norm <= limit:
+def _scale(norm: float, reference: float, clip: float, untouched: float) -> float:
+    if norm <= untouched * reference:
         return 1.0
-    return limit / norm  # 0 if the norm is too large for a float
-
-
-def _at_most(weight: float, most: float) -> float:
-    if weight <= most:
-        return weight
-    return int(most) if isinstance(weight, int) else most
+    return clip * reference / norm  # 0 if the norm is too large for a float
 
 
 def _out_of_line(norm: float, reference: float, factor: float) -> Refused:

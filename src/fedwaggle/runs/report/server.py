@@ -103,10 +103,10 @@ def serve(run: Path, port: int = 0, *, open_browser: bool = False) -> None:
         If the run cannot be read, or the port cannot be had.
     """
     with ReportServer(run, port) as server:
-        print(f"{run.name}: {server.url}  (Ctrl-C ends it)", flush=True)
-        if open_browser:
-            webbrowser.open(server.url)
         try:
+            print(f"{run.name}: {server.url}  (Ctrl-C ends it)", flush=True)
+            if open_browser:
+                webbrowser.open(server.url)
             server.wait()
         except KeyboardInterrupt:
             print()
