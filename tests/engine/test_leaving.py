@@ -6,11 +6,13 @@ import gzip
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from fedwaggle.engine import run
+from fedwaggle.engine.leaving import LEAVING_SECONDS
 
 # Leaves everything to the end of its process: a line in a file's buffer, one in a compressed
 # file, an exit handler, a temporary folder, a thread.
@@ -115,6 +117,29 @@ def test_an_isolated_message_waits_five_seconds_for_the_process_before(make_app)
     result = run(make_app(client), nodes=2, workers=1, isolate=True, quiet=True)
     assert result.value == {0: 1, 1: 1}
     assert 5.0 < result.seconds < 60.0
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_reply_that_nobody_reads_does_not_hold_up_the_end(make_app, isolate: bool) -> None:
+    """24 MB of arrays wait with their sender; nobody pulls them, and the run is over."""
+    client = """
+    import numpy as np
+    @app.train()
+    def train(message, context):
+        content = RecordDict({"a": ArrayRecord([np.ones(3_000_000)])})
+        return Message(content, reply_to=message)
+    """
+    main = """
+    grid.push_messages([Message(RecordDict(), n, "train") for n in grid.get_node_ids()])
+    board = grid._pool._board
+    while not board.taken(0):
+        time.sleep(0.01)
+    time.sleep(1.0)
+    return time.monotonic()
+    """
+    app = make_app(client, main)
+    ended = run(app, nodes=3, workers=1, isolate=isolate, quiet=True).value
+    assert time.monotonic() - ended < LEAVING_SECONDS
 
 
 def test_a_run_that_is_interrupted_does_not_wait_for_its_workers(make_app) -> None:

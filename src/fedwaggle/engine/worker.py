@@ -94,9 +94,10 @@ class Worker:
         with self._random or nullcontext():
             while (task := self._board.take(self._slot)) is not None:
                 self._answer(task.number, task.letter)
+                if self._setup.isolate:  # with the task in hand: at the end of a run it is woken
+                    self._replies.wait_until_read()  # nobody else knows how much was sent
                 self._board.finish(self._slot)
                 if self._setup.isolate:
-                    self._replies.wait_until_read()  # nobody else knows how much was sent
                     return
 
     def _answer(self, number: int, letter: Address) -> None:

@@ -218,7 +218,7 @@ class _Folding:
 
 
 class _Keeping:
-    """Keeps every update, for strategies that compare them with each other."""
+    """Keeps every update, for strategies that compare them: memory follows the cohort here."""
 
     def __init__(
         self,
