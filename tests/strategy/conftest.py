@@ -115,20 +115,26 @@ class OrderedGrid(InProcessGrid):
         self._next_of = max if reverse else min
         self._there: set[str] = set()  # messages whose replies have arrived
 
-    def wait_for_reply(self, timeout: float) -> bool:
+    def wait_for_replies(self, message_ids: Iterable[str], timeout: float) -> list[str]:
         """Let the next reply arrive, if there is time; wait for ``timeout`` if none will."""
+        asked = set(message_ids)
         waiting = {
             message.metadata.dst_node_id: key
             for key, message in self._inbox.items()
-            if key not in self._there and self._answers(message)
+            if key in asked - self._there and self._answers(message)
         }
         if not waiting or timeout <= 0:
             time.sleep(timeout)
-            return bool(self._there)
-        node = self._next_of(waiting)
-        self.arrived.append(node)
-        self._there.add(waiting[node])
-        return True
+        else:
+            node = self._next_of(waiting)
+            self.arrived.append(node)
+            self._there.add(waiting[node])
+        return sorted(asked & self._there, key=int)
+
+    def give_up(self, message_ids: Iterable[str]) -> None:
+        """Forget messages whose replies are not wanted any more."""
+        for message_id in message_ids:
+            self._inbox.pop(message_id, None)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         there = self._there.intersection(message_ids)
@@ -139,7 +145,7 @@ class OrderedGrid(InProcessGrid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         ids = list(self.push_messages(messages))
-        return [m for _ in ids if self.wait_for_reply(60) for m in self.pull_messages(ids)]
+        return [m for _ in ids for m in self.pull_messages(self.wait_for_replies(ids, 60))]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import (
 from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.runs import Request, Run, open_run
 from fedwaggle.runs.events import read_events
-from fedwaggle.strategy import RoundRules, Waggle
+from fedwaggle.strategy import OutlierRule, RoundRules, Waggle
 
 NAN = float("nan")
 WEIGHT = MetricRecord({"num-examples": 1})
@@ -211,7 +211,8 @@ def test_a_step_over_two_records_gets_both_and_the_model_is_checked_all_the_same
         return Message(RecordDict(records), reply_to=msg)
 
     with Run.create(tmp_path) as run, caplog.at_level("WARNING", logger="flwr"):
-        strategy = Scaffold(run=run, fraction_evaluate=0.0)
+        rules = RoundRules(outliers=OutlierRule(share=0))  # 5 is out of line with 1
+        strategy = Scaffold(run=run, fraction_evaluate=0.0, rules=rules)
         arrays = strategy.start(make_grid(train, 7), w(0.0), 1).arrays
     assert "left out of the step (clients: 6)" in caplog.text
     assert arrays["w"].numpy().tolist() == [3.0]

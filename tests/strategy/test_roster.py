@@ -221,15 +221,3 @@ def test_a_client_that_does_not_say_who_it_is_is_no_missing_node(make_grid, monk
     roster = Roster(grid, 1.0)
     drawn = RosterGrid(roster, resting=set(), enough=2, node_timeout=0.5)
     assert [roster.name(n) for n in drawn.get_node_ids()] == ["0", "node-101"]
-
-
-def test_the_first_name_may_come_late_and_the_others_soon_after_it(make_grid, monkeypatch):
-    """Nobody answers for 1 s, as while an engine starts its clients; then both have 0.4 s."""
-    monkeypatch.setattr("fedwaggle.strategy.roster._IDENTITY_SECONDS", 0.4)
-    grid = make_grid(echo, 2)
-    pull, ready = grid.pull_messages, threading.Event()
-    monkeypatch.setattr(grid, "pull_messages", lambda ids: pull(ids) if ready.is_set() else [])
-    threading.Timer(1.0, ready.set).start()
-    roster, drawn = drawn_from(grid)
-    named = {roster.name(n) for n in drawn.get_node_ids()}
-    assert named & {"0", "1"}  # whoever was first

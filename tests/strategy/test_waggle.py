@@ -25,6 +25,7 @@ from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Run, load
 from fedwaggle.runs.events import read_events
+from fedwaggle.runs.report import write_report
 from fedwaggle.schedules import step_decay
 from fedwaggle.strategy import OutlierRule, RoundRules, Waggle
 
@@ -341,7 +342,7 @@ def test_a_client_that_never_evaluates_is_missing_by_name_wherever_missing_clien
     assert ends == [[], ["2"]]
     assert "evaluate: no reply in time from 1 clients: 2" in caplog.text
     assert load(run.path).rounds[1].evaluate_missing == ("2",)
-    page = (run.path / "report.html").read_text()
+    page = write_report(run.path).read_text()
     assert "of 3 sampled, and 1 in evaluation" in page
     assert "<h2>Missing in evaluation</h2>" in page
 

@@ -619,21 +619,25 @@ class Waggle(Strategy, Generic[M]):
         if limit and alike and never_worked and training.sampled > 1:
             raise NodesError(
                 f"every client of round {state.server_round} failed alike; correct the app, and "
-                f"run it again: {alike}"
+                f"run it again{self._advice}: {alike}"
             )
         if limit and state.skipped >= limit:
             last = f"; in the last one: {alike}" if alike else ""
             raise NodesError(f"max-skipped-rounds: {self._why_skipped(state)}{last}")
 
     def _why_skipped(self, state: RunState) -> str:
-        advice = ""
-        if self._form is Form.MODEL_AND_MORE:  # a step of the user's own may need anything
-            advice = "; if its step reads other arrays than the model's, pass fixed_model=False"
         return (
             f"{state.skipped} rounds in a row had fewer than {self._fewest_updates()} usable "
             "updates, or a step that was taken back; see the log, and the quarantined and missing "
-            f"clients in the record, then go on from here with resume = latest{advice}"
+            f"clients in the record, then go on from here with resume = latest{self._advice}"
         )
+
+    @property
+    def _advice(self) -> str:
+        """What else may help a run in which no reply is usable."""
+        if self._form is not Form.MODEL_AND_MORE:
+            return ""
+        return "; if its step reads other arrays than the model's, pass fixed_model=False"
 
     @property
     def _outlier_rule(self) -> OutlierRule:
