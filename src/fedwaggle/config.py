@@ -134,13 +134,14 @@ class RunConfig(BaseModel):
     outlier_clip_norm: float = Field(
         default=2.0,
         ge=0,
-        description="How many times as long as the others' a change may be; longer ones are "
-        "shortened. 0 shortens none.",
+        description="How many times as long as the others' a change may be; a longer one is "
+        "shortened to theirs. 0 shortens none.",
     )
     outlier_clip_weight: float = Field(
         default=2.0,
         ge=0,
-        description="How many times the others' a number of examples may count. 0 bounds none.",
+        description="How many times the others' a number of examples may be; a larger one counts "
+        "as theirs. 0 bounds none.",
     )
     outlier_quarantine: float = Field(
         default=100.0,

@@ -141,8 +141,8 @@ def test_bounds_are_recorded_with_their_figures(make_grid, tmp_path):
     }
     attacker, other = updates["3"], updates["4"]
     assert attacker.num_examples == 10_000_000
-    assert attacker.weight == 120
-    assert attacker.scale == pytest.approx(2 / 99, rel=0.1)
+    assert attacker.weight == 60
+    assert attacker.scale == pytest.approx(1 / 99, rel=0.1)
     assert attacker.norm == pytest.approx(99 * other.norm, rel=0.1)
     assert (other.scale, other.weight) == (1.0, None)
 

@@ -10,7 +10,7 @@ a weight), f = max(1, floor(share * n)) how many of the replies may be hostile, 
 Whichever f replies are hostile, r is at most the largest size of an honest one. A reply is then
 
     used as it is                   if its size is at most clip * r,
-    shortened to clip * r           if it is larger: same direction, bounded influence,
+    shortened to r                  if it is larger: same direction, the influence of another,
     quarantined                     if its change is longer than quarantine * r.
 
 The outcome is a function of the round's replies alone, whatever the order of their arrival, and
@@ -25,7 +25,8 @@ References
 The bound on a change's norm: Sun et al., Can You Really Backdoor Federated Learning?,
 arXiv:1911.07963. A bound at the next largest norm, which adapts to the round: Allouah et al.,
 Adaptive Gradient Clipping for Robust Federated Learning, arXiv:2405.14432, where 2 * f * (n - f)
-/ n replies are set aside; here it is f. The slack of ``clip`` and the quarantine are ours.
+/ n replies are set aside; here it is f. The tolerance of ``clip``, within which honest clients of
+unequal sizes are left as they are, and the quarantine are ours.
 """
 
 from __future__ import annotations
@@ -51,9 +52,11 @@ class OutlierRule:
     share : float
         Share of a round's replies that may be hostile, one at least; 0 switches all bounds off.
     clip_norm : float
-        How many times as long as the reference a change may be; 0 does not bound it.
+        How many times as long as the reference a change may be; a longer one is shortened to the
+        reference. 0 does not bound it.
     clip_weight : float
-        How many times the reference a weight may be; 0 does not bound it.
+        How many times the reference a weight may be; a larger one counts as the reference. 0 does
+        not bound it.
     quarantine : float
         How many times as long as the reference the change of a reply is that is not used at all;
         0 quarantines none.
@@ -139,7 +142,7 @@ class Bounds:
     Examples
     --------
     Of changes of 1, 1.2, 3 and 100, the reference is 3, as one of four may be hostile; 100 is
-    shortened to 6:
+    shortened to 3:
 
     >>> bounds = Bounds(OutlierRule(), cohort=4)
     >>> for client, norm in {"a": 1.0, "b": 100.0, "c": 3.0, "d": 1.2}.items():
@@ -150,7 +153,7 @@ class Bounds:
     c ['c']
     d ['d']
     >>> bounds.rest()
-    {'b': Terms(weight=10, scales=(0.06,))}
+    {'b': Terms(weight=10, scales=(0.03,))}
     """
 
     def __init__(self, rule: OutlierRule, cohort: int) -> None:
@@ -199,7 +202,7 @@ class Bounds:
         if replies >= _MAJORITY and sizes.norms[0] > rule.quarantine * references[0] > 0:
             return _out_of_line(sizes.norms[0], references[0], rule.quarantine)
         scales = [
-            _scale(norm, reference, rule.clip_norm, rule.untouched(rule.clip_norm, replies))
+            _scale(norm, reference, rule.untouched(rule.clip_norm, replies))
             for norm, reference in zip(sizes.norms, references, strict=True)
         ]
         weight = _bounded(sizes.weight, self._weights, replies, rule)
@@ -207,12 +210,12 @@ class Bounds:
 
 
 def bounded_weights(weights: Sequence[float], rule: OutlierRule) -> list[float]:
-    """Return the weights of a round's replies, none above ``clip_weight`` times the reference.
+    """Return the weights of a round's replies, none above its bound.
 
     Examples
     --------
     >>> bounded_weights([100, 120, 10_000_000], OutlierRule())
-    [100, 120, 240]
+    [100, 120, 120]
     """
     ascending = sorted(weights)
     return [_bounded(weight, ascending, len(weights), rule) for weight in weights]
@@ -225,8 +228,7 @@ def _bounded(weight: float, ascending: Sequence[float], replies: int, rule: Outl
     reference = _reference(ascending, rule.set_aside(replies))
     if weight <= rule.untouched(rule.clip_weight, replies) * reference:
         return weight
-    most = rule.clip_weight * reference
-    return int(most) if isinstance(weight, int) else most
+    return reference
 
 
 def _reference(ascending: Sequence[float], aside: int) -> float:
@@ -234,10 +236,10 @@ def _reference(ascending: Sequence[float], aside: int) -> float:
     return ascending[-1 - aside] if len(ascending) > aside else 0.0
 
 
-def _scale(norm: float, reference: float, clip: float, untouched: float) -> float:
+def _scale(norm: float, reference: float, untouched: float) -> float:
     if norm <= untouched * reference:
         return 1.0
-    return clip * reference / norm  # 0 if the norm is too large for a float
+    return reference / norm  # 0 if the norm is too large for a float
 
 
 def _out_of_line(norm: float, reference: float, factor: float) -> Refused:
