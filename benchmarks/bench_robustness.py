@@ -5,6 +5,7 @@
     python benchmarks/bench_robustness.py            # every attack, default bounds, three seeds
     python benchmarks/bench_robustness.py --defences # the other strategies too, one seed
     python benchmarks/bench_robustness.py --honest   # no attacker, uneven data: nobody quarantined
+    python benchmarks/bench_robustness.py --write    # put the tables into docs/robustness.md
 
 Each line is a real ``waggle run`` of the quickstart with its own defaults, in which client 3
 attacks (``apps/attacked``). Results are appended to ``--results``, one JSON object a line, and a
@@ -47,6 +48,7 @@ ATTACKS = (
     "change x -99",
     "random",
 )
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 DEFENCES = ("none", "FedMedian", "FedTrimmedAvg", "Krum")
 SPREADS = {
     "iid": {},
@@ -156,6 +158,69 @@ def _accuracy_of(model_file: Path) -> float:
     return task.test(model, load_split("fashion-mnist-mini", "test"))[1]
 
 
+def tables(results: list[dict[str, Any]]) -> str:
+    """Return the tables of ``docs/robustness.md``: accuracy in per cent."""
+    by_case = {tuple(r[name] for name in asdict(Case())): r for r in results}
+
+    def found(case: Case) -> dict[str, Any] | None:
+        return by_case.get(tuple(asdict(case).values()))
+
+    def accuracy(case: Case) -> str:
+        result = found(case)
+        return "" if result is None or result["accuracy"] is None else f"{_percent(result):.1f}"
+
+    def cost(attack: str, claim: bool, seed: int) -> str:
+        absent, attacked = found(Case("absent", seed=seed)), found(Case(attack, claim, seed=seed))
+        if absent is None or attacked is None:
+            return ""
+        change = _percent(attacked) - _percent(absent)
+        return f"{change:+.1f}" + ("" if attacked["finished"] else " (ended)")
+
+    seeds = sorted({r["seed"] for r in results if r["attack"] == "absent"})
+    lines = [
+        "| attack | " + " | ".join(f"seed {s} | and 10,000,000 examples" for s in seeds) + " |",
+        "|---|" + "---|" * (2 * len(seeds)),
+    ]
+    absent = [accuracy(Case("absent", seed=seed)) for seed in seeds]
+    lines.append("| *the client is absent (%)* | " + " | ".join(f"{a} | " for a in absent) + " |")
+    for attack in (*ATTACKS, "evaluation"):
+        cells = [cost(attack, claim, seed) for seed in seeds for claim in (False, True)]
+        lines.append(f"| {attack} | " + " | ".join(cells) + " |")
+    names = ["none", "default", *DEFENCES[1:]]
+    lines += ["", "| attack | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for attack in ("", "absent", *ATTACKS):
+        cells = [accuracy(Case(attack, defence=name)) for name in names]
+        if sum(map(bool, cells)) > 1:
+            lines.append(f"| {attack or '*no attack*'} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| data | seed | accuracy, default | without bounds | updates | shortened | quarantined |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for spread in SPREADS:
+        for seed in seeds:
+            result = found(Case(spread=spread, seed=seed))
+            if result is not None:
+                unbounded = accuracy(Case(spread=spread, defence="none", seed=seed))
+                counts = " | ".join(str(result[k]) for k in ("updates", "bounded", "quarantined"))
+                lines.append(
+                    f"| {spread} | {seed} | {_percent(result):.1f} | {unbounded} | {counts} |"
+                )
+    return "\n".join(lines)
+
+
+def _percent(result: dict[str, Any]) -> float:
+    return 100 * float(result["accuracy"])
+
+
+def write(results: list[dict[str, Any]]) -> None:
+    """Put the tables into the document, between their marks."""
+    page = HERE.parent / "docs" / "robustness.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
+
+
 def main() -> None:
     """Run what was asked for, two at a time."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -163,7 +228,11 @@ def main() -> None:
     parser.add_argument("--honest", action="store_true", help="no attacker, uneven data")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=Path("robustness.jsonl"))
+    parser.add_argument("--write", action="store_true", help="the tables of what is known")
     options = parser.parse_args()
+    if options.write:
+        write([json.loads(line) for line in options.results.read_text().splitlines()])
+        return
     if options.defences:
         cases = defences()
     else:

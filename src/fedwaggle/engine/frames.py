@@ -44,6 +44,7 @@ _INLINE_BYTES = 32_768  # a larger frame goes through a file in memory, a smalle
 _RECEIVED_BYTES = 2 * _INLINE_BYTES
 _AT_ONCE_BYTES = 1_048_576
 _MOST_UNREAD_BYTES = 8 << 20  # behind a sender; one frame may be larger
+_MOST_UNREAD_FILES = 64  # that are small: a process may open few files, and a channel holds few
 _PAUSE_SECONDS = 0.002  # of a sender that waits: a look costs it a microsecond
 _LONGEST_WAIT_SECONDS = 86_400.0  # what the system can count in ms ends after 24 days
 _IN_USE, _FREE = b"u", b"f"  # the first byte of a frame in memory
@@ -168,6 +169,10 @@ class FrameSender:
         os.ftruncate(fd, write_all(fd, [_IN_USE, head, *buffers]))
         socket.send_fds(self._channel, [b"\0"], [fd])
         self._unread[fd] = size
+        if len(self._unread) > _MOST_UNREAD_FILES:  # the receiver has it open, too
+            oldest = next(iter(self._unread))
+            del self._unread[oldest]
+            os.close(oldest)
 
     def wait_until_read(self, most_bytes: int = 0) -> None:
         """Wait until at most so many bytes of frames in memory have not been read."""
