@@ -27,6 +27,7 @@ from fedwaggle.runs.report.spreads import by_round
 from fedwaggle.runs.report.stats import far_above
 from fedwaggle.runs.report.story import RunStory, State, tell
 from fedwaggle.runs.report.summary import notes, status, tiles
+from fedwaggle.runs.report.tables import tables
 from runs.report_data import Federation, run_events
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -295,3 +296,24 @@ def test_thinning_keeps_the_last_value() -> None:
 
 def test_states_have_a_letter_each() -> None:
     assert len({state.code for state in State}) == len(State)
+
+
+def test_updates_that_were_out_of_line_have_a_table_with_what_of_them_counted() -> None:
+    """Of three updates, one is shortened to a tenth and one counts 600 of its 10,000 examples."""
+    story = tell(
+        [
+            started(),
+            begun(1, "a", "b", "c"),
+            update(1, "a"),
+            update(1, "b").model_copy(update={"scale": 0.1}),
+            update(1, "c").model_copy(update={"num_examples": 10_000, "weight": 600}),
+        ]
+    )
+    (table,) = [one for one in tables(story, []) if one.key == "bounded"]
+    assert [[cell.value for cell in row.cells[2:]] for row in table.rows] == [
+        [10.0, 5.0, 5.0],
+        [100.0, 10_000.0, 600.0],
+    ]
+    assert [row.cells[1].text for row in table.rows] == ["b", "c"]
+    plain = tell([started(), begun(1, "a"), update(1, "a")])
+    assert "bounded" not in [one.key for one in tables(plain, [])]

@@ -173,6 +173,11 @@ class ClientUpdated(_Event):
         default=None, description="Its weight in the mean where that is not `num_examples`."
     )
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether less of it is in the mean than was sent: it was out of line."""
+        return self.scale < 1 or self.weight is not None
+
 
 class ClientQuarantined(_Event):
     """A client's reply was refused."""

@@ -144,6 +144,8 @@ class RunStory:
         What clients said about themselves.
     decisions, quarantines, refusals, troubles : Latest
         The last of them, and their number: by code, where they have one.
+    bounded : Latest
+        The last updates that were out of line and count for less, and their number.
     quarantined_in : Counter[str]
         Refused replies by phase.
     checkpoint : CheckpointSaved | None
@@ -168,6 +170,7 @@ class RunStory:
     fields: FieldTable = field(default_factory=FieldTable)
     decisions: Latest[DecisionTaken] = field(default_factory=Latest)
     quarantines: Latest[ClientQuarantined] = field(default_factory=Latest)
+    bounded: Latest[ClientUpdated] = field(default_factory=Latest)
     quarantined_in: Counter[str] = field(default_factory=Counter)
     refusals: Latest[Refusal] = field(default_factory=Latest)
     troubles: Latest[CheckpointFailed | SnapshotFailed] = field(default_factory=Latest)
@@ -252,6 +255,7 @@ class _Teller:
         self.not_repeatable: list[NotRepeatable] = []
         self.decisions: Latest[DecisionTaken] = Latest()
         self.quarantines: Latest[ClientQuarantined] = Latest()
+        self.bounded: Latest[ClientUpdated] = Latest()
         self.quarantined_in: Counter[str] = Counter()
         self.refusals: Latest[Refusal] = Latest()
         self.troubles: Latest[CheckpointFailed | SnapshotFailed] = Latest()
@@ -323,6 +327,7 @@ class _Teller:
             fields=self.fields,
             decisions=self.decisions,
             quarantines=self.quarantines,
+            bounded=self.bounded,
             quarantined_in=self.quarantined_in,
             refusals=self.refusals,
             troubles=self.troubles,
@@ -354,6 +359,8 @@ class _Teller:
         cell.state, cell.seconds, cell.bytes = state, event.seconds, event.bytes
         cell.num_examples = as_float(event.num_examples)
         self.fields.add(row, metadata)
+        if event.is_bounded:
+            self.bounded.add(event)
         if problem := event.metadata_error:
             refusal = Refusal(
                 event.round, event.client, problem.code, problem.message, problem.paths

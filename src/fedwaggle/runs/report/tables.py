@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedwaggle.runs.events import CheckpointFailed
+from fedwaggle.runs.events import CheckpointFailed, ClientUpdated
 from fedwaggle.runs.report.cells import ClientFacts
+from fedwaggle.runs.report.stats import as_float
 from fedwaggle.runs.report.story import MOST_KEPT, RunStory
 from fedwaggle.runs.report.words import number_text, seconds_text
 from fedwaggle.text import printable
@@ -60,7 +61,13 @@ def tables(story: RunStory, clients: Sequence[ClientFacts]) -> list[TableOf]:
     """Return the report's tables, in their order; some only if they have rows."""
     ids = {client.name: client.id for client in clients}
     always = [_decisions(story, ids), _quarantines(story, ids)]
-    maybe = [_silent(story, ids), _refusals(story, ids), _troubles(story), _clients(clients)]
+    maybe = [
+        _bounded(story, ids),
+        _silent(story, ids),
+        _refusals(story, ids),
+        _troubles(story),
+        _clients(clients),
+    ]
     return always + [table for table in maybe if table.rows]
 
 
@@ -114,6 +121,34 @@ def _quarantines(story: RunStory, ids: Mapping[str, int]) -> TableOf:
         note=_cut(len(rows), story.quarantines.count),
         counts=_counts(story.quarantines.kinds),
     )
+
+
+def _bounded(story: RunStory, ids: Mapping[str, int]) -> TableOf:
+    rows = [
+        TableRow(
+            [
+                _number(u.round),
+                _text(u.client, 60),
+                _number(100 * u.scale, f"{100 * u.scale:.3g} %"),
+                _number(as_float(u.num_examples), number_text(as_float(u.num_examples))),
+                _number(as_float(_weight(u)), number_text(as_float(_weight(u)))),
+            ],
+            round=str(u.round),
+            clients=_ids([u.client], ids),
+        )
+        for u in story.bounded.shown
+    ]
+    return TableOf(
+        "bounded",
+        "Updates out of line: they count for less",
+        _columns("#Round", "Client", "#Change used", "#Examples", "#Counted as"),
+        rows,
+        note=_cut(len(rows), story.bounded.count),
+    )
+
+
+def _weight(update: ClientUpdated) -> float:
+    return update.num_examples if update.weight is None else update.weight
 
 
 def _silent(story: RunStory, ids: Mapping[str, int]) -> TableOf:
