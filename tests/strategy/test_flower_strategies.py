@@ -27,7 +27,7 @@ from flwr.serverapp.strategy import (
 from fedwaggle.errors import NodesError
 from fedwaggle.runs import Request, Run
 from fedwaggle.runs.events import read_events
-from fedwaggle.strategy import RoundRules, Waggle, collecting
+from fedwaggle.strategy import RoundRules, Waggle, metric_functions
 from fedwaggle.strategy.aggregation import takes_mean
 from fedwaggle.strategy.outliers import OutlierRule
 
@@ -354,7 +354,7 @@ def test_a_users_function_gets_all_records_but_the_arrays_and_flowers_the_metric
         reply.content["note"] = ConfigRecord({"text": "hello"})
         return reply
 
-    monkeypatch.setattr(collecting, "_average", average)  # what stands for Flower's
+    monkeypatch.setattr(metric_functions, "_average", average)  # what stands for Flower's
     options = {"train_metrics_aggr_fn": average} if own else {}
     strategy = with_waggle(FedAvg)(fraction_evaluate=0.0, **options)
     result = strategy.start(make_grid(train, 2), model(), 1)

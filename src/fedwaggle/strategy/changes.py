@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedwaggle.strategy.chunks import Chunk, chunks_of, on_threads
-from fedwaggle.strategy.npy import Arrays, Template, flat_reals
+from fedwaggle.strategy.fold import to_dtype
+from fedwaggle.strategy.npy import Arrays, Template, flat_reals, real_dtype
+from fedwaggle.strategy.outliers import Terms
 from fedwaggle.strategy.summing import as_tensor
 
-__all__ = ["Ruler", "groups_of"]
+__all__ = ["Ruler", "groups_of", "scales_by_key", "shortened"]
 
 _CHUNK_ELEMENTS = 1 << 20
 _ROW_ELEMENTS = 1 << 10  # squares of float32 are summed as float32 within a row, and not beyond
@@ -135,3 +137,26 @@ def _of_rows(new: NDArray[Any], old: NDArray[Any]) -> float:
     rows: NDArray[np.float64] = distances.view(-1).numpy().astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.add.reduce(rows * rows))
+
+
+def shortened(arrays: Arrays, ruler: Ruler, terms: Terms) -> Arrays:
+    """Return x + s * (w - x) for each array w of a reply, rounded to the model's dtypes."""
+    scales = scales_by_key(ruler.groups, terms)
+
+    def shorten(key: str) -> NDArray[Any]:
+        new, old, scale = arrays[key], ruler.current[key], scales[key]
+        if scale == 1:
+            return new
+        if scale == 0:  # a change that is too long to be computed with
+            return old
+        parts = [flat_reals(array).astype(np.float64) for array in (new, old)]
+        mean = to_dtype(scale * parts[0] + (1 - scale) * parts[1], real_dtype(new.dtype))
+        return mean.view(new.dtype).reshape(new.shape)
+
+    return {key: shorten(key) for key in arrays}
+
+
+def scales_by_key(groups: Sequence[Sequence[str]], terms: Terms) -> dict[str, float]:
+    """Return the scale of each array's change."""
+    pairs = zip(groups, terms.scales, strict=True)
+    return {key: scale for group, scale in pairs for key in group}

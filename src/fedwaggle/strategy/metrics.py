@@ -13,9 +13,11 @@ from typing import Any
 
 from flwr.app import MetricRecord
 
+from fedwaggle.errors import ConfigError
+from fedwaggle.refusals import shown
 from fedwaggle.text import printable
 
-__all__ = ["average_metrics", "warn_of_dropped"]
+__all__ = ["as_metrics", "average_metrics", "warn_of_dropped"]
 
 logger = logging.getLogger("flwr.fedwaggle.strategy")
 
@@ -101,3 +103,46 @@ def warn_of_dropped(phase: str, server_round: int, dropped: Mapping[str, Sequenc
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def as_metrics(source: str, said: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the user's code said of a round as numbers that Flower's records take.
+
+    Parameters
+    ----------
+    source : str
+        The method that said it.
+    said : Mapping[str, Any] | None
+        Numbers, truth, arrays and tensors of one dimension at most, or lists of numbers.
+
+    Raises
+    ------
+    ConfigError
+        If there is anything else among them; every such key is named.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_metrics("on_train_metadata", {"any": True, "mean": np.float32(0.5)})
+    {'any': 1, 'mean': 0.5}
+    """
+    metrics, mistakes = MetricRecord(), []
+    for key, value in (said or {}).items():
+        try:
+            metrics[key] = _numbers(value)
+        except TypeError:
+            mistakes.append(
+                f"{source}, {key!r}: expected a number, or a list of ints or of floats, got "
+                f"{shown(value)}; return a float(...) of it, or leave it out"
+            )
+    if mistakes:
+        raise ConfigError(mistakes)
+    return dict(metrics)
+
+
+def _numbers(value: Any) -> Any:  # noqa: ANN401  # whatever the user's code returns
+    if hasattr(value, "tolist"):  # NumPy's and torch's numbers and arrays
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_numbers(item) for item in value]
+    return int(value) if isinstance(value, bool) else value

@@ -44,21 +44,16 @@ from fedwaggle.strategy.admission import (
 from fedwaggle.strategy.aggregation import is_robust, required_metrics
 from fedwaggle.strategy.alike import failed_alike
 from fedwaggle.strategy.codes import Code, Refused
-from fedwaggle.strategy.collecting import (
-    Collector,
-    aggregate_evaluations,
-    as_metrics,
-    collector_for,
-    typical_value,
-)
+from fedwaggle.strategy.collecting import Collector, collector_for
 from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
+from fedwaggle.strategy.evaluations import aggregate_evaluations, typical_value
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange
 from fedwaggle.strategy.forms import Form, form_of, is_overridden
 from fedwaggle.strategy.initial import check_initial
 from fedwaggle.strategy.intake import Intake
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.messages import bytes_of, config_value, with_config
-from fedwaggle.strategy.metrics import warn_of_dropped
+from fedwaggle.strategy.metrics import as_metrics, warn_of_dropped
 from fedwaggle.strategy.npy import Template
 from fedwaggle.strategy.outliers import Bounds, OutlierRule
 from fedwaggle.strategy.policies import Policy
