@@ -145,7 +145,7 @@ class FrameSender:
     receiver reads it without this process, which may be dead by then. When the receiver is done
     it marks the file as free, and it serves for the next large frame: memory that is there
     already is filled much sooner than new memory. Files that are not free yet hold a sender
-    back, so that it never fills the memory with frames that nobody has room for.
+    back, so that it never fills the memory with frames for which the receiver has no room.
 
     Parameters
     ----------

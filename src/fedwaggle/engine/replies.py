@@ -71,7 +71,7 @@ def reply_of(metadata: Plain, body: Plain, frame: Frame) -> Reply:
 
 
 class Arrived(dict[str, Reply]):
-    """Replies that nobody has pulled yet, by the id of the message."""
+    """Replies that were not pulled yet, by the id of the message."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Arrived(dict[str, Reply]):
         return self.pop(message_id).read()
 
     def drop(self, message_ids: Iterable[str]) -> None:
-        """Forget replies that nobody wants."""
+        """Forget replies that are not wanted."""
         for message_id in message_ids:
             self._unread.pop(message_id, None)
             self.pop(message_id).close()

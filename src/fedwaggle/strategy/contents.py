@@ -60,7 +60,7 @@ def with_weight(content: RecordDict, strategy: Strategy, weight: float) -> Recor
 
 
 def readable(admitted: Admitted[Any]) -> Message:
-    """Return a reply without its metadata if that was refused: nobody shall decode it now."""
+    """Return a reply without its metadata if that was refused: it is not to be decoded now."""
     if admitted.update.metadata_error is None:
         return admitted.message
     records = dict(admitted.message.content.items())

@@ -106,12 +106,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def as_metrics(source: str, said: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what the user's code said of a round as numbers that Flower's records take.
+    """Return the metrics of a user's code as numbers that Flower's records take.
 
     Parameters
     ----------
     source : str
-        The method that said it.
+        The method that returned them.
     said : Mapping[str, Any] | None
         Numbers, truth, arrays and tensors of one dimension at most, or lists of numbers.
 

@@ -17,8 +17,8 @@ The outcome is a function of the round's replies alone, whatever the order of th
 the first round needs no other rule. While replies arrive, the f+1 largest sizes only grow, so a
 reply that is within its bounds once is within them for good: it need not wait for the others.
 
-Of two replies, none can be said to be the odd one: neither is quarantined, and one is shortened
-only where it is beyond ``quarantine``. A single reply has nothing to be compared with.
+Of two replies, neither is known to be the odd one: none is quarantined, and one is shortened only
+where it is beyond ``quarantine``. A single reply has nothing to be compared with.
 
 References
 ----------
@@ -130,7 +130,7 @@ class Terms:
 
 
 class Bounds:
-    """The bounds of one round: takes the sizes of its replies, and says what becomes of each.
+    """The bounds of one round: takes the sizes of its replies, and decides on each.
 
     Parameters
     ----------

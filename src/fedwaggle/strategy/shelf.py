@@ -1,4 +1,4 @@
-"""What clients said in a round, within a budget.
+"""The metadata of a round, within a budget.
 
 Metadata is read until its round ends, and decoded it takes many times the bytes of its payload
 (13 times, for records of a few numbers each). So a round keeps decoded what fits into its
