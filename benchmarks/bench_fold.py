@@ -4,10 +4,11 @@
 parameters in 10 arrays: ours with the replies in the order of the sum, ours with the replies in
 the reversed order (all wait in memory), ours reversed with 1 GiB of memory and the rest on disk,
 stock ``aggregate_arrayrecords``, and one pass over the same bytes. Each is a fresh process. The
-time begins with the first reply: making the replies, making room for the sums (a server does it
-while the clients train) and letting go of the replies are outside. The five stand side by side in
-every repeat, and ratios are taken within a repeat. Peak memory is resident memory above what it
-was once the first reply was made. ``--write`` puts the table into ``benchmarks/RESULTS.md``.
+time begins with the first reply, and includes the norm of its change and the bounds on it: making
+the replies, making room for the sums (a server does it while the clients train) and letting go of
+the replies are outside. The five stand side by side in every repeat, and ratios are taken within
+a repeat. Peak memory is resident memory above what it was once the first reply was made.
+``--write`` puts the table into ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, Record
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from fedwaggle.strategy.admission import Admitted, Limits, Template, admit
+from fedwaggle.strategy.changes import Ruler
 from fedwaggle.strategy.exchange import Arrival
 from fedwaggle.strategy.fold import Fold
-from fedwaggle.strategy.npy import ArraySpec
+from fedwaggle.strategy.npy import ArraySpec, decoded
+from fedwaggle.strategy.outliers import Bounds, OutlierRule, Sizes
 from fedwaggle.strategy.updates import Quarantined
 
 ARRAYS = 10
@@ -100,6 +103,8 @@ def _ours(kind: str, messages: Iterator[Message], first: Message, replies: int) 
     names = order if kind == "in-order" else order[::-1]
     template = Template.of(first.content["arrays"])  # type: ignore[arg-type]
     limits = Limits(max_num_examples=10_000)
+    model = decoded(first.content["arrays"], template)  # type: ignore[arg-type]
+    ruler, bounds = Ruler(template, model), Bounds(OutlierRule(clip_norm=1e9), replies)
     seconds = 0.0
     kept = []  # stock keeps all replies, too
     with Fold(order, template, buffer_bytes=GIB if kind == "spilled" else 64 * GIB) as fold:
@@ -108,15 +113,20 @@ def _ours(kind: str, messages: Iterator[Message], first: Message, replies: int) 
             began = time.perf_counter()
             reply: Admitted[None] | Quarantined = admit(
                 arrival, client=name, server_round=1, template=template, limits=limits,
-                contract=None,
+                contract=None, ruler=ruler,
             )  # fmt: skip
             assert isinstance(reply, Admitted), reply
-            fold.add(name, reply.arrays, int(reply.update.num_examples))
+            fold.hold(name, reply.arrays)
+            bounds.add(name, Sizes(reply.norms, reply.update.num_examples))
+            for settled, terms in bounds.settled().items():
+                fold.accept(settled, terms.weight)
             seconds += time.perf_counter() - began
             if kind == "reversed":
                 kept.append(message)
             del message, arrival, reply
         began = time.perf_counter()
+        for settled in bounds.rest():
+            fold.accept(settled, 100)
         mean = fold.finish()
         seconds += time.perf_counter() - began
         assert mean is not None
