@@ -79,8 +79,8 @@ def test_every_code_is_explained_and_every_explanation_has_a_code():
 
 
 def test_every_code_has_a_bad_reply_in_the_catalogue():
-    """But for the one that takes another limit, and those that only the whole round shows."""
-    others = {Code.BAD_METADATA, Code.OUT_OF_LINE, Code.STEP_NOT_FINITE}
+    """But for those that take another limit, and those that only the whole round shows."""
+    others = {Code.BAD_METADATA, Code.NO_CHANGE, Code.OUT_OF_LINE, Code.STEP_NOT_FINITE}
     assert {kind.code for kind in KINDS.values()} - {None} == set(Code) - others
 
 

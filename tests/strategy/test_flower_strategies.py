@@ -194,6 +194,38 @@ def moved(msg, by=1.0, metrics=()):
     return Message(RecordDict({"arrays": ArrayRecord(arrays), "metrics": numbers}), reply_to=msg)
 
 
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [
+        (DifferentialPrivacyServerSideFixedClipping, {"clipping_norm": 1.0}),
+        (DifferentialPrivacyServerSideAdaptiveClipping, {}),
+    ],
+)
+@pytest.mark.parametrize("rules", [RoundRules(), RoundRules(outliers=OutlierRule(share=0))])
+def test_a_client_that_returns_the_model_as_it_was_ends_no_private_run(
+    make_grid, tmp_path, base, options, rules
+):
+    """Flower clips each update on the server by dividing by its norm, which is 0."""
+
+    def train(msg, context):
+        return moved(msg, by=float(context.node_config["partition-id"] > 0))
+
+    with Run.create(tmp_path, request=Request()) as run:
+        strategy = with_waggle(base)(
+            strategy=FedAvg(fraction_evaluate=0.0),
+            run=run,
+            rules=rules,
+            noise_multiplier=0.1,
+            num_sampled_clients=3,
+            **options,
+        )
+        strategy.start(make_grid(train, 4), model(), 2)
+    events = list(read_events(run.path / "events.jsonl"))
+    bad = [(e.round, e.client, e.code) for e in events if e.event == "client-quarantined"]
+    assert bad == [(1, "0", "no-change"), (2, "0", "no-change")]
+    assert [e.updates for e in events if e.event == "round-finished"] == [0, 3, 3]
+
+
 @pytest.mark.parametrize("loss", [None, -1.0])
 def test_a_client_without_a_loss_or_with_one_below_0_costs_q_fedavg_that_client(
     make_grid, tmp_path, loss

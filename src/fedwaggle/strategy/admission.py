@@ -82,6 +82,8 @@ class Limits:
         count where there is a contract: it has the contract's limit.
     required_metrics : frozenset[str]
         Metrics that the strategy cannot do without in a reply to training: numbers of at least 0.
+    needs_change : bool
+        Whether the strategy's step divides by the norm of each change.
     reads_all_metrics : bool
         Whether a user's own step may read any metric. One that is not finite then costs the
         client its reply; otherwise it is dropped, and the rest of the reply is used.
@@ -99,6 +101,7 @@ class Limits:
     on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
     max_record_bytes: int = DEFAULT_MAX_BYTES
     required_metrics: frozenset[str] = frozenset()
+    needs_change: bool = False
     reads_all_metrics: bool = False
     form: Form = Form.MODEL
     arrayrecord_key: str = "arrays"
@@ -201,6 +204,8 @@ def admit(
         _check_required(metrics, limits)
         arrays = _arrays(content, template, limits, kept)
         norms = _norms(arrays, ruler)
+        if limits.needs_change and norms and not any(norms):
+            raise Refused(Code.NO_CHANGE, "expected a model that was trained, got it as it was")
         read = _metadata(content, contract, limits)
         num_bytes = _num_bytes(content)
     except ConfigError:

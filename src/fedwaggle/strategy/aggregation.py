@@ -36,6 +36,8 @@ from flwr.serverapp.strategy import (
     Bulyan,
     DifferentialPrivacyClientSideAdaptiveClipping,
     DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -64,6 +66,7 @@ __all__ = [
     "is_robust",
     "layers_of",
     "mean_message",
+    "needs_change",
     "required_metrics",
     "restore",
     "stepped_keys",
@@ -74,6 +77,10 @@ _OF_THE_MEAN = {
     cls.aggregate_train for cls in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
 }  # FedProx and FedOpt inherit FedAvg's
 _ROBUST = (Bulyan, FedMedian, FedTrimmedAvg, Krum, MultiKrum)
+_DIVIDES = (
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+)
 _WRAPPER = DifferentialPrivacyClientSideFixedClipping
 _NORM_BIT = "norm_bit"  # flwr.supercore.differential_privacy.KEY_NORM_BIT
 
@@ -127,6 +134,25 @@ def is_robust(strategy: Strategy) -> bool:
     (True, False)
     """
     return any(isinstance(layer, _ROBUST) for layer in layers_of(strategy))
+
+
+def needs_change(strategy: Strategy) -> bool:
+    """Return whether a reply with the model as it was ends a strategy's step.
+
+    It does where the server clips each update: Flower divides by the norm of its change.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> needs_change(FedAvg())
+    False
+    """
+    return any(isinstance(layer, _DIVIDES) for layer in layers_of(strategy))
 
 
 def layers_of(strategy: Strategy) -> Iterator[Strategy]:

@@ -42,6 +42,7 @@ class Code(StrEnum):
     # Its numbers cannot be used.
     BAD_WEIGHT = "bad-weight"
     EXCESSIVE_WEIGHT = "excessive-weight"
+    NO_CHANGE = "no-change"
     OUT_OF_LINE = "out-of-line"
     STEP_NOT_FINITE = "step-not-finite"
     BAD_METRIC = "bad-metric"
@@ -78,6 +79,7 @@ EXPLANATIONS = MappingProxyType(
         Code.FALSE_DECLARATION: "an array declares another shape or dtype than it has",
         Code.BAD_WEIGHT: "the number of examples is not a finite number above 0",
         Code.EXCESSIVE_WEIGHT: "the number of examples is above max-num-examples",
+        Code.NO_CHANGE: "the model came back as it was, and the strategy divides by its change",
         Code.OUT_OF_LINE: "its change to the model is far longer than those of the others",
         Code.STEP_NOT_FINITE: "with this reply the strategy's step left no finite model",
         Code.BAD_METRIC: "a metric that is needed is missing or not finite, or there are too many",

@@ -94,7 +94,7 @@ def collector_for(
     template: Template,
     *,
     trainable: frozenset[str] | None,
-    is_bounded: bool = False,
+    is_measured: bool = False,
     fold_buffer: int,
     spill_dir: Path | None,
     form: Form = Form.MODEL,
@@ -113,8 +113,8 @@ def collector_for(
         Its keys, shapes and dtypes.
     trainable : frozenset[str] | None
         Names of the arrays that a server optimizer may step; None is all but BatchNorm's buffers.
-    is_bounded : bool (default: False)
-        Whether changes are measured, and may be shortened.
+    is_measured : bool (default: False)
+        Whether changes to the model are measured; one that is not cannot be shortened.
     fold_buffer : int
         Bytes of early replies that may wait in memory.
     spill_dir : Path | None
@@ -127,7 +127,7 @@ def collector_for(
     stepped = stepped_keys(strategy, template, trainable)
     trained = template.trainable if trainable is None else template.trainable & trainable
     kept = Kept(arrays, template, trained)
-    ruler = Ruler(template.averaged, kept.blank(decoded(arrays, template))) if is_bounded else None
+    ruler = Ruler(template.averaged, kept.blank(decoded(arrays, template))) if is_measured else None
     if not takes_mean(strategy):
         return _Keeping(strategy, template, kept, current=arrays, stepped=stepped, ruler=ruler)
     fold = Fold(

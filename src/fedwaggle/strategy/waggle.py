@@ -41,7 +41,7 @@ from fedwaggle.strategy.admission import (
     admit,
     admit_evaluation,
 )
-from fedwaggle.strategy.aggregation import is_robust, required_metrics
+from fedwaggle.strategy.aggregation import is_robust, needs_change, required_metrics
 from fedwaggle.strategy.alike import failed_alike
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.collecting import Collector, collector_for
@@ -379,7 +379,7 @@ class Waggle(Strategy, Generic[M]):
             state.arrays,
             template,
             trainable=self.trainable,
-            is_bounded=rule.share > 0,
+            is_measured=rule.share > 0 or needs_change(self),
             fold_buffer=self.rules.fold_buffer,
             spill_dir=folder,
             form=self._form,
@@ -647,6 +647,7 @@ class Waggle(Strategy, Generic[M]):
             on_bad_metadata=self.rules.on_bad_metadata,
             max_record_bytes=self.max_metadata_bytes,
             required_metrics=required_metrics(self) if phase == "train" else frozenset(),
+            needs_change=needs_change(self),
             reads_all_metrics=is_overridden(self, f"aggregate_{phase}"),
             form=self._form if phase == "train" else Form.MODEL,
             arrayrecord_key=setting_of(self, "arrayrecord_key", "arrays"),
