@@ -257,6 +257,14 @@ class RunConfig(BaseModel):
 
     # Fields are checked in their order, so that these see the one above; and as validators of
     # fields they are reported together with every other mistake.
+    @field_validator("min_replies")
+    @classmethod
+    def _min_replies_make_a_round(cls, value: int, info: ValidationInfo) -> int:
+        fewest = info.data.get("min_train_nodes", 0)
+        if 0 < value < fewest:
+            raise ValueError(f"0, or at least min-train-nodes, which is {fewest}")
+        return value
+
     @field_validator("lr_min")
     @classmethod
     def _lr_min_is_below_lr(cls, value: float, info: ValidationInfo) -> float:
