@@ -357,7 +357,7 @@ start with --nodes 3 or more, or set min-replies=1']
     config = {**defaults, **run_config}
     keys = ["min-train-nodes", "min-evaluate-nodes", "min-available-nodes", "min-replies"]
     if not config["fraction-evaluate"]:
-        keys.remove("min-evaluate-nodes")  # nobody evaluates
+        keys.remove("min-evaluate-nodes")  # no client evaluates
     return [
         f"{key}: expected at most {nodes}, as many as there are nodes, got {config[key]}; "
         f"start with --nodes {config[key]} or more, or set {key}={nodes}"

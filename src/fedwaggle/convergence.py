@@ -11,7 +11,7 @@ a share f of the first loss below it::
     |before - now| <= e * |before|    and    L0 - now >= f * |L0|
 
 A loss that rises by more than e has not settled either: it diverges. Means over a window keep the
-noise of single epochs from hiding a plateau, or from looking like one. The second condition tells
+noise of single epochs from hiding a plateau, or from looking like one. The second separates
 a plateau at the end of training from the one before its start: where steps are small, the loss of
 an untrained network stays for some epochs at that of guessing.
 

@@ -177,8 +177,9 @@ class _Folding:
             self._like = hollow(admitted.message)
 
     def accept(self, client: str, terms: Terms) -> None:
-        is_clipped = self.ruler is not None and terms.is_clipped
-        scales = scales_by_key(self.ruler.groups, terms) if self.ruler and is_clipped else None
+        scales = (
+            scales_by_key(self.ruler.groups, terms) if self.ruler and terms.is_clipped else None
+        )
         self._fold.accept(client, terms.weight, scales)
         self._contents[client] = with_weight(self._contents[client], self._strategy, terms.weight)
 

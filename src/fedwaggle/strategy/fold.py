@@ -267,8 +267,10 @@ class Fold:
                 self._sum_next()
 
     def _is_settled(self, client: str) -> bool:
-        reply = self._early.get(client)
-        return client in self._early and (reply is None or reply.is_accepted)
+        if client not in self._early:
+            return False
+        reply = self._early[client]
+        return reply is None or reply.is_accepted
 
     def _sum_next(self) -> None:
         """Add the next replies to the sum, in their order, with one pass over it."""

@@ -177,7 +177,12 @@ class Bounds:
 
         Each is returned once.
         """
-        within = {}
+        within: dict[str, Terms] = {}
+        if (
+            self._rule.share
+            and len(self._weights) <= self._rule.set_aside(self._cohort) < self._cohort
+        ):
+            return within  # without a reference, a large cohort would be judged in vain each time
         for client, sizes in list(self._open.items()):
             terms = self._judge(sizes, self._cohort)
             if terms == Terms(sizes.weight, (1.0,) * len(sizes.norms)):
