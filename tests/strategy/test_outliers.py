@@ -107,6 +107,13 @@ def test_zero_switches_each_bound_off(rule, expected):
     assert judge(replies, rule)["2"] == expected
 
 
+@pytest.mark.parametrize("off", [{"clip_norm": 0.0}, {"clip_weight": 0.0}, {"quarantine": 0.0}])
+def test_a_bound_that_is_off_is_off_where_nobody_changes_an_array(off):
+    rule = OutlierRule(**off)
+    assert judge([(1.0, 0.0, 10)] * 3, rule) == {str(n): Terms(10, (1.0, 1.0)) for n in range(3)}
+    assert judge([(0.0, 10)] * 3, rule) == {str(n): Terms(10, (1.0,)) for n in range(3)}
+
+
 def test_the_reason_of_a_quarantine_has_the_figures():
     outcome = judge([(1.0, 10), (2.0, 10), (500.0, 10)])["2"]
     assert isinstance(outcome, Refused)

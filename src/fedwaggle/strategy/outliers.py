@@ -231,9 +231,8 @@ def _bounded(weight: float, ascending: Sequence[float], replies: int, rule: Outl
     if not rule.share or replies == 1:
         return weight
     reference = _reference(ascending, rule.set_aside(replies))
-    if weight <= rule.untouched(rule.clip_weight, replies) * reference:
-        return weight
-    return reference
+    within = _is_within(weight, reference, rule.untouched(rule.clip_weight, replies))
+    return weight if within else reference
 
 
 def _reference(ascending: Sequence[float], aside: int) -> float:
@@ -242,9 +241,13 @@ def _reference(ascending: Sequence[float], aside: int) -> float:
 
 
 def _scale(norm: float, reference: float, untouched: float) -> float:
-    if norm <= untouched * reference:
+    if _is_within(norm, reference, untouched):
         return 1.0
     return reference / norm  # 0 if the norm is too large for a float
+
+
+def _is_within(size: float, reference: float, times: float) -> bool:
+    return math.isinf(times) or size <= times * reference  # inf * 0 is NaN
 
 
 def _out_of_line(norm: float, reference: float, factor: float) -> Refused:
