@@ -13,12 +13,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
-from datasets import Dataset
 from numpy.typing import NDArray
 
 from fedwaggle.data import fingerprint
-from fedwaggle.data.fashion_mnist import CLASS_NAMES, MINI_FOLDER, find_files, read_files, table
+from fedwaggle.data.fashion_mnist import (
+    CLASS_NAMES,
+    MINI_FOLDER,
+    find_files,
+    read_files,
+    to_dataset,
+)
 
 SOURCE_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 PER_CLASS = {"train": 600, "test": 100}
@@ -26,7 +30,7 @@ SEED = 0
 
 
 def main(source: Path = SOURCE_FOLDER, target: Path = MINI_FOLDER) -> None:
-    """Write ``train.parquet`` and ``test.parquet`` into the folder ``target``."""
+    """Write ``train.npz`` and ``test.npz`` into the folder ``target``."""
     target.mkdir(parents=True, exist_ok=True)
     for split, per_class in PER_CLASS.items():
         files = find_files(source, split)
@@ -34,9 +38,9 @@ def main(source: Path = SOURCE_FOLDER, target: Path = MINI_FOLDER) -> None:
             sys.exit(f"{source} lacks the IDX files of the {split} split")
         images, labels = read_files(*files)
         rows = stratified_rows(labels, per_class)
-        packed = table(images[rows], labels[rows])
-        write_small(packed, target / f"{split}.parquet")
-        print(f"{split}: {len(rows)} images, fingerprint {fingerprint(Dataset(packed))}")
+        chosen = images[rows], labels[rows]
+        np.savez_compressed(target / f"{split}.npz", images=chosen[0], labels=chosen[1])
+        print(f"{split}: {len(rows)} images, fingerprint {fingerprint(to_dataset(*chosen))}")
 
 
 def stratified_rows(labels: NDArray[np.uint8], per_class: int) -> NDArray[np.int64]:
@@ -47,19 +51,6 @@ def stratified_rows(labels: NDArray[np.uint8], per_class: int) -> NDArray[np.int
         for label in range(len(CLASS_NAMES))
     ]
     return np.sort(np.concatenate(chosen))
-
-
-def write_small(packed: object, path: Path) -> None:
-    """Write a table with the settings that make the smallest file here."""
-    pq.write_table(
-        packed,
-        path,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=False,  # no two images are the same
-        write_statistics=False,
-        data_page_size=64 * 2**20,  # one page: zstd sees all images together
-    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from flwr_datasets.partitioner import (
 from numpy.typing import NDArray
 
 from fedwaggle.data import make_partitioner
-from fedwaggle.data.partitions import PARTITIONERS, PartitionSpec, partition_rows
+from fedwaggle.data.partition_spec import PARTITIONERS, PartitionSpec
+from fedwaggle.data.partitions import partition_rows
 from fedwaggle.errors import ConfigError, DatasetError
 
 LABELS = np.repeat(np.arange(10), 60)  # (600,) 60 of each of ten classes
@@ -71,6 +72,7 @@ def test_every_node_finds_the_same() -> None:
     """A process of its own, with another hash seed, comes to the same rows."""
     code = (
         "import numpy as np; from fedwaggle.data.partitions import *\n"
+        "from fedwaggle.data.partition_spec import *\n"
         "for name in PARTITIONERS:\n"
         "  spec = PartitionSpec(partitioner=name, num_partitions=10, alpha=0.5,"
         " classes_per_client=2, seed=0)\n"

@@ -1,7 +1,17 @@
 """Data: sets by name, partitions of them, and tensors to train on.
 
-The idea: a set is read and decoded once in a process, kept as one tensor, and a client's
-partition is a list of rows in it. The partitions are flwr-datasets' own.
+A set is read and decoded once in a process, kept as one tensor, and a client's partition is a
+list of rows in it::
+
+    sources ─ fashion_mnist, idx     a set by its name, from the package or local files
+       │    └ hub                    or from the Hugging Face Hub
+    image_columns                    its columns, decoded
+       │
+    loading ─ partitions             a client's rows of it
+       │          └ dealing          divided by flwr-datasets' partitioners
+    examples                         float32 images and labels, ready for a model
+
+``flower_adapter`` gives the same partitions to code that expects a flwr-datasets partitioner.
 
 Names are imported when they are first used: torch, ``datasets`` and ``flwr_datasets`` take
 seconds to import, and not every caller needs them all.
@@ -16,10 +26,10 @@ from typing import TYPE_CHECKING
 from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
-    from fedwaggle.data.flower_partitioners import make_partitioner
-    from fedwaggle.data.shares import load_partition, load_split
+    from fedwaggle.data.examples import Examples, batches, fingerprint, to_tensors
+    from fedwaggle.data.flower_adapter import make_partitioner
+    from fedwaggle.data.loading import load_partition, load_split
     from fedwaggle.data.sources import load
-    from fedwaggle.data.tensors import Examples, batches, fingerprint, to_tensors
 
 __all__ = [
     "Examples",
@@ -33,14 +43,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Examples": "tensors",
-    "batches": "tensors",
-    "fingerprint": "tensors",
+    "Examples": "examples",
+    "batches": "examples",
+    "fingerprint": "examples",
     "load": "sources",
-    "load_partition": "shares",
-    "load_split": "shares",
-    "make_partitioner": "flower_partitioners",
-    "to_tensors": "tensors",
+    "load_partition": "loading",
+    "load_split": "loading",
+    "make_partitioner": "flower_adapter",
+    "to_tensors": "examples",
 }
 
 

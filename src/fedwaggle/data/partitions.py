@@ -1,11 +1,11 @@
 """Partitions: which rows of a split belong to which client.
 
-The idea: rows are shuffled by the seed, then one of flwr-datasets' partitioners deals them out
-by their labels. (``iid`` alone is done here: what ``IidPartitioner`` does is one call of NumPy,
-and importing flwr-datasets takes two seconds.) What a partitioner could not do, or could only do
-by leaving rows out, is refused in words before or right after it is asked. So every row is in
-exactly one partition, and no partition is empty. The result depends on the labels and the spec
-alone: each node works it out for itself and gets the same.
+Rows are shuffled by the seed, then one of flwr-datasets' partitioners deals them out by their
+labels. (``iid`` alone is done here: what ``IidPartitioner`` does is one call of NumPy, and
+importing flwr-datasets takes two seconds.) A division that is impossible, or that would leave
+rows out, is refused with the reason. So every row is in exactly one partition, and no partition
+is empty. The result depends on the labels and the spec alone: each node computes it and gets the
+same.
 
 References: McMahan et al., arXiv:1602.05629 (shards); Yurochkin et al., arXiv:1905.12022
 (Dirichlet); Arivazhagan et al., arXiv:1912.00818 and Flower's ``PathologicalPartitioner``
@@ -14,68 +14,15 @@ References: McMahan et al., arXiv:1602.05629 (shards); Yurochkin et al., arXiv:1
 
 from __future__ import annotations
 
-import math
-import reprlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedwaggle.errors import ConfigError, DatasetError
+from fedwaggle.data.partition_spec import PartitionSpec
+from fedwaggle.errors import DatasetError
 
-__all__ = ["PARTITIONERS", "PartitionSpec", "check_partition_id", "partition_rows"]
-
-PARTITIONERS = ("iid", "dirichlet", "shards", "classes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartitionSpec:
-    """How to divide a split; checked when it is made.
-
-    Parameters
-    ----------
-    partitioner : str
-        One of ``PARTITIONERS``.
-    num_partitions : int
-        How many clients share the split; at least 1.
-    alpha : float
-        For ``dirichlet``: how even a class is spread, above 0. Small means uneven.
-    classes_per_client : int
-        For ``classes``: how many classes each client holds. For ``shards``: how many shards.
-    seed : int
-        Decides who gets what; at least 0.
-
-    Raises
-    ------
-    ConfigError
-        With every mistake, by config key.
-    """
-
-    partitioner: str
-    num_partitions: int
-    alpha: float
-    classes_per_client: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        expected = {
-            "partitioner": (f"one of {', '.join(PARTITIONERS)}", self.partitioner in PARTITIONERS),
-            "num_partitions": ("a whole number from 1", _is_int(self.num_partitions, at_least=1)),
-            "alpha": ("a finite number above 0", _is_positive(self.alpha)),
-            "classes_per_client": (
-                "a whole number from 1",
-                _is_int(self.classes_per_client, at_least=1),
-            ),
-            "seed": ("a whole number from 0", _is_int(self.seed, at_least=0)),
-        }
-        mistakes = [
-            f"{field.replace('_', '-')}: expected {what}, got {reprlib.repr(getattr(self, field))}"
-            for field, (what, holds) in expected.items()
-            if not holds
-        ]
-        if mistakes:
-            raise ConfigError(mistakes)
+__all__ = ["partition_rows"]
 
 
 def partition_rows(labels: NDArray[Any], spec: PartitionSpec) -> tuple[NDArray[np.int64], ...]:
@@ -105,22 +52,11 @@ def partition_rows(labels: NDArray[Any], spec: PartitionSpec) -> tuple[NDArray[n
     return parts
 
 
-def check_partition_id(partition_id: int, num_partitions: int) -> None:
-    """Raise ConfigError unless 0 <= partition_id < num_partitions."""
-    if not _is_int(partition_id, at_least=0) or partition_id >= num_partitions:
-        raise ConfigError(
-            [
-                f"partition-id: expected a whole number from 0 to {num_partitions - 1}, "
-                f"got {reprlib.repr(partition_id)}"
-            ]
-        )
-
-
 def _deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
     """Return the rows of each client in the shuffled order."""
     if spec.partitioner == "iid":
         return np.array_split(np.arange(len(labels)), spec.num_partitions)
-    from fedwaggle.data.flower_partitioners import deal
+    from fedwaggle.data.dealing import deal
 
     try:
         return deal(labels, spec)
@@ -174,12 +110,3 @@ def _impossible(spec: PartitionSpec, reason: str) -> DatasetError:
         f"partitioner {spec.partitioner!r} cannot make {spec.num_partitions} partitions"
         f"{details.get(spec.partitioner, '')}: {reason}; {fixes[spec.partitioner]}"
     )
-
-
-def _is_int(value: object, *, at_least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-
-
-def _is_positive(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]

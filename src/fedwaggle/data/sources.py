@@ -72,11 +72,9 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike[str] | None = Non
     local = _read_local(name, split, data_dir)
     if local is None:
         return _load_from_hub(name, split)
-    from datasets import Dataset
+    from fedwaggle.data.fashion_mnist import to_dataset
 
-    from fedwaggle.data.fashion_mnist import table
-
-    return Dataset(table(*local))
+    return to_dataset(*local)
 
 
 def read_arrays(

@@ -14,7 +14,6 @@ from datasets import ClassLabel, Dataset, Image, LargeList, List, Value
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedwaggle.data.pgm import decode_pgm
 from fedwaggle.errors import DatasetError
 
 __all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "decode_images", "decode_labels"]
@@ -89,15 +88,7 @@ def _values(dataset: Dataset, column: str, format_name: str | None, **options: o
 
 
 def _decode_files(dataset: Dataset, column: str) -> NDArray[Any]:
-    """Decode a column of image files into (N, H, W) or (N, H, W, C) uint8."""
-    stored = _values(dataset, column, "arrow")
-    encoded = stored.combine_chunks().field("bytes").to_pylist()
-    pixels = decode_pgm(encoded)
-    return _decode_pillow(dataset, column) if pixels is None else pixels
-
-
-def _decode_pillow(dataset: Dataset, column: str) -> NDArray[Any]:
-    """Decode any image files by Pillow: all grey as grey, else all as RGB."""
+    """Decode image files into (N, H, W) or (N, H, W, 3) uint8: all grey as grey, else as RGB."""
     images = _values(dataset, column, None)
     modes = {image.mode for image in images}
     if not modes <= _COLOUR_MODES:

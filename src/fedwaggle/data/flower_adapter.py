@@ -1,33 +1,23 @@
-"""The partitioners of flwr-datasets, and ours in their form.
-
-This module is imported only by those who need it: flwr-datasets brings ``datasets``, matplotlib
-and seaborn with it, and together they take two seconds.
+"""These partitions in the form of flwr-datasets: a ``Partitioner`` for ``FederatedDataset``.
 
 Reference: https://flower.ai/docs/datasets/
 """
 
 from __future__ import annotations
 
-import math
 import reprlib
-import warnings
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from flwr_datasets.partitioner import (
-    DirichletPartitioner,
-    Partitioner,
-    PathologicalPartitioner,
-    ShardPartitioner,
-)
+from flwr_datasets.partitioner import Partitioner
 from numpy.typing import NDArray
 
-from fedwaggle.data.partitions import PartitionSpec, check_partition_id, partition_rows
+from fedwaggle.data.partition_spec import PartitionSpec, check_partition_id
+from fedwaggle.data.partitions import partition_rows
 from fedwaggle.errors import DatasetError
 
-__all__ = ["deal", "make_partitioner"]
+__all__ = ["make_partitioner"]
 
 
 def make_partitioner(
@@ -79,39 +69,6 @@ def make_partitioner(
     return _SpecPartitioner(spec, partition_by)
 
 
-def deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
-    """Let the partitioner of flwr-datasets that a spec names deal rows out by their labels.
-
-    Parameters
-    ----------
-    labels : ndarray
-        (N,) one label for each row.
-    spec : PartitionSpec
-        How to divide: ``dirichlet``, ``shards`` or ``classes``.
-
-    Returns
-    -------
-    list[ndarray]
-        Row numbers, one int64 array for each client.
-
-    Raises
-    ------
-    ValueError
-        As flwr-datasets does.
-    """
-    partitioner = _flower_partitioner(spec, len(labels))
-    # Only labels and row numbers go through flwr-datasets: no image is touched.
-    partitioner.dataset = Dataset.from_dict({"row": np.arange(len(labels)), "label": labels})
-    with warnings.catch_warnings():
-        # It warns of each draw that it repeats and each class that it leaves out. The first is
-        # its business, the second is an error in `partition_rows`.
-        warnings.simplefilter("ignore")
-        return [
-            np.asarray(partitioner.load_partition(part).with_format("numpy")[:]["row"])
-            for part in range(spec.num_partitions)
-        ]
-
-
 class _SpecPartitioner(Partitioner):  # type: ignore[misc]  # flwr-datasets ships no types
     """``partition_rows`` in the form that flwr-datasets expects."""
 
@@ -140,22 +97,3 @@ class _SpecPartitioner(Partitioner):  # type: ignore[misc]  # flwr-datasets ship
         """Return the rows of one client."""
         check_partition_id(partition_id, self._spec.num_partitions)
         return self.dataset.select(self._rows[partition_id])
-
-
-def _flower_partitioner(spec: PartitionSpec, num_rows: int) -> Partitioner:
-    """Return the partitioner of flwr-datasets that a spec names, by a column ``label``."""
-    n, per_client = spec.num_partitions, spec.classes_per_client
-    if spec.partitioner == "dirichlet":
-        return DirichletPartitioner(
-            n, "label", alpha=float(spec.alpha), min_partition_size=1, seed=spec.seed
-        )
-    if spec.partitioner == "shards":
-        # Rounded up, so that there are no more shards than wanted and none is left out, but
-        # never so large that there are fewer shards than clients.
-        shard_size = min(math.ceil(num_rows / (n * per_client)), num_rows // n)
-        return ShardPartitioner(
-            n, "label", shard_size=shard_size, keep_incomplete_shard=True, seed=spec.seed
-        )
-    return PathologicalPartitioner(
-        n, "label", per_client, class_assignment_mode="first-deterministic", seed=spec.seed
-    )

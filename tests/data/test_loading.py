@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 
 from fedwaggle.data import hub, load, load_partition, load_split, to_tensors
-from fedwaggle.data.partitions import PARTITIONERS
+from fedwaggle.data.partition_spec import PARTITIONERS
 from fedwaggle.errors import ConfigError
 
 

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedwaggle.data.partitions import PartitionSpec, check_partition_id, partition_rows
+from fedwaggle.data.examples import Examples, as_float
+from fedwaggle.data.partition_spec import PartitionSpec, check_partition_id
+from fedwaggle.data.partitions import partition_rows
 from fedwaggle.data.sources import load, read_arrays
-from fedwaggle.data.tensors import Examples, as_float
 
 __all__ = ["load_partition", "load_split"]
 
@@ -129,7 +130,7 @@ def _decoded(name: str, split: str, data_dir: str | None) -> tuple[Tensor, Tenso
             torch.tensor(labels.astype(np.int64)),
             num_classes,
         )
-    from fedwaggle.data.decoding import decode_images, decode_labels
+    from fedwaggle.data.image_columns import decode_images, decode_labels
 
     dataset = load(name, split, data_dir=data_dir)
     return decode_images(dataset), *decode_labels(dataset)

@@ -76,7 +76,7 @@ def to_tensors(dataset: Dataset) -> Examples:
     >>> len(examples), examples.image_shape, examples.num_classes
     (1000, (1, 28, 28), 10)
     """
-    from fedwaggle.data.decoding import decode_images, decode_labels
+    from fedwaggle.data.image_columns import decode_images, decode_labels
 
     labels, num_classes = decode_labels(dataset)
     return Examples(as_float(decode_images(dataset)), labels, num_classes)

@@ -11,8 +11,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 
 from fedwaggle.data import to_tensors
-from fedwaggle.data.decoding import decode_images, decode_labels
-from fedwaggle.data.pgm import decode_pgm, encode_pgm
+from fedwaggle.data.image_columns import decode_images, decode_labels
 from fedwaggle.errors import DatasetError
 
 GREY = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)  # one image, 2 high and 3 wide
@@ -63,36 +62,6 @@ def test_files_are_decoded_grey_if_all_are_grey_and_else_in_colour() -> None:
     """Two greys have one channel; one palette image among them makes all RGB."""
     assert images_of(pictures("L", "1"), Image()).shape == (2, 1, 2, 3)
     assert images_of(pictures("L", "P", "RGBA"), Image()).shape == (3, 3, 2, 3)
-
-
-def test_pgm_files_are_decoded_as_pillow_decodes_them() -> None:
-    """The fast way and the slow way agree on 3 random images of 5 x 4."""
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 4), dtype=np.uint8)
-    files = encode_pgm(pixels)
-    np.testing.assert_array_equal(decode_pgm(files), pixels)
-    encoded = [{"bytes": file, "path": None} for file in files]
-    data = Dataset.from_dict({"image": encoded}, features=Features({"image": Image()}))
-    np.testing.assert_array_equal(np.stack([np.asarray(row["image"]) for row in data]), pixels)
-    np.testing.assert_array_equal(decode_images(data).numpy()[:, 0], pixels)
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        [],
-        [None],
-        [b""],
-        [b"\x89PNG"],
-        [b"P5 2 1 255\n\x00"],  # a byte short
-        [b"P5 2 1 255\n\x00\x01", None],
-        [b"P5 2 1 255\n\x00\x01", b"P5 1 2 255\n\x00\x01"],  # two sizes
-        [b"P5 2 1 255\n\x00\x01", b"P5 2 1 255\n\x00"],
-        [b"P5 2 1 65535\n\x00\x01\x00\x01"],  # two bytes a pixel
-    ],
-)
-def test_what_is_not_a_pgm_file_of_one_size_is_left_to_pillow(files: list[bytes | None]) -> None:
-    """The fast way says that it cannot, and never guesses."""
-    assert decode_pgm(files) is None
 
 
 @pytest.mark.parametrize(
