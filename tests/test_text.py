@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedwaggle.refusals import shown
-from fedwaggle.text import printable
+from fedwaggle.text import printable, shown
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ out, and they are cut at a length that the reader chose.
 from __future__ import annotations
 
 import re
+import reprlib
 
-__all__ = ["printable", "text_of"]
+__all__ = ["printable", "shown", "text_of"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -35,6 +36,21 @@ def printable(text: str, limit: int = 500) -> str:
     spaced = "".join(c if c.isprintable() else " " for c in plain)
     line = " ".join(spaced.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def shown(value: object) -> str:
+    """Return the type and a short form of a value.
+
+    Examples
+    --------
+    >>> shown("a" * 1000)
+    "str 'aaaaaaaaaaaa...aaaaaaaaaaaaa'"
+    """
+    try:
+        short = reprlib.repr(value)
+    except ValueError:  # Python refuses to write out a very large int
+        short = "..."
+    return printable(f"{type(value).__name__} {short}", 80)
 
 
 def text_of(value: object) -> str:

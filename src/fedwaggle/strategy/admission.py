@@ -18,7 +18,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, unpack
-from fedwaggle.refusals import shown
 from fedwaggle.strategy.changes import Ruler
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import UNREADABLE, Arrival
@@ -28,7 +27,7 @@ from fedwaggle.strategy.kept import Kept
 from fedwaggle.strategy.messages import records_of
 from fedwaggle.strategy.npy import Arrays, Template, decode
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
-from fedwaggle.text import printable
+from fedwaggle.text import printable, shown
 
 __all__ = [
     "Admitted",

@@ -14,8 +14,7 @@ from typing import Any
 from flwr.app import MetricRecord
 
 from fedwaggle.errors import ConfigError
-from fedwaggle.refusals import shown
-from fedwaggle.text import printable
+from fedwaggle.text import printable, shown
 
 __all__ = ["as_metrics", "average_metrics", "warn_of_dropped"]
 

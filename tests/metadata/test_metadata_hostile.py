@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter
 
 from fedwaggle.errors import MetadataCode, MetadataError
 from fedwaggle.metadata import pack, unpack
-from fedwaggle.refusal_costs import errors_per_value
+from fedwaggle.metadata.refusal_costs import errors_per_value
 
 
 class Phase(Enum):

@@ -6,15 +6,13 @@ payload of 1 MiB cannot become a log of 100 MB.
 
 from __future__ import annotations
 
-import reprlib
-
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fedwaggle.errors import MetadataCode, MetadataError
-from fedwaggle.text import printable
+from fedwaggle.text import printable, shown
 
-__all__ = ["refusal_of", "shown"]
+__all__ = ["refusal_of"]
 
 _LISTED_FIELDS = 10  # in the message of an error
 _KEPT_PATHS = 100  # in the `paths` of an error
@@ -79,18 +77,3 @@ def _describe(detail: ErrorDetails) -> str:
 def _path(detail: ErrorDetails) -> str:
     """Return the dotted path of a field. Its keys may be a stranger's words."""
     return printable(".".join(printable(str(part), 40) for part in detail["loc"]), 120)
-
-
-def shown(value: object) -> str:
-    """Return the type and a short form of a value.
-
-    Examples
-    --------
-    >>> shown("a" * 1000)
-    "str 'aaaaaaaaaaaa...aaaaaaaaaaaaa'"
-    """
-    try:
-        short = reprlib.repr(value)
-    except ValueError:  # Python refuses to write out a very large int
-        short = "..."
-    return printable(f"{type(value).__name__} {short}", 80)

@@ -14,7 +14,7 @@ from pydantic import Field
 from fedwaggle.errors import MetadataError
 from fedwaggle.metadata import pack, unpack
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "metadata.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metadata.md"
 
 
 def version_of(name: str = "Report", version: int = 1, **fields: Any) -> type[Any]:

@@ -1,4 +1,4 @@
-"""The metadata contract: a dataclass, as bytes in a Flower record, and the same dataclass again.
+"""Pack a dataclass into a Flower record, and unpack the record into the same dataclass.
 
 The client packs an object, the server unpacks it against the class that it names itself::
 
@@ -28,9 +28,9 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from typing_extensions import TypeAliasType
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
-from fedwaggle.refusal_costs import check_refusal_cost, errors_per_value
-from fedwaggle.refusals import refusal_of, shown
-from fedwaggle.text import printable
+from fedwaggle.metadata.refusal_costs import check_refusal_cost, errors_per_value
+from fedwaggle.metadata.refusals import refusal_of
+from fedwaggle.text import printable, shown
 
 if TYPE_CHECKING:  # `waggle report` needs no Flower, and Flower takes half a second to import
     from flwr.app import ConfigRecord, Context
