@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedwaggle.data import fingerprint, load, sources, to_tensors
+from fedwaggle.data import fingerprint, load, load_split, sources
 from fedwaggle.errors import ConfigError, DatasetError
 from waiting import PATIENCE
 
@@ -156,6 +156,7 @@ def test_the_full_set_of_debian_is_whole() -> None:
         ("train", 6000, "b7f434381a31995c"),
         ("test", 1000, "3c9f1eb94de6d799"),
     ):
-        examples = to_tensors(load("fashion-mnist", split, data_dir=FULL_FOLDER))
+        assert len(load("fashion-mnist", split, data_dir=FULL_FOLDER)) == 10 * per_class
+        examples = load_split("fashion-mnist", split, data_dir=FULL_FOLDER)
         assert examples.labels.bincount().tolist() == [per_class] * 10
         assert fingerprint(examples) == content
