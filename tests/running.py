@@ -15,10 +15,11 @@ from fedwaggle.runs.listing import find_run
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart"
 
-# Four clients with 150 images each, two of them a round: about a second of training a round.
+# Four clients with 1,500 images each, two of them a round: about a second of training a round.
 SMALL = {
     "num-server-rounds": 4,
     "local-epochs": 1,
+    "lr": 0.05,
     "batch-size": 50,
     "fraction-evaluate": 0.5,
 }

@@ -1,6 +1,7 @@
 """The laws of a run: the same seed gives the same model, on every engine, and after every crash.
 
-The quickstart is run as its users run it, in processes of its own, and killed with SIGKILL.
+The quickstart is run as its users run it, in processes of its own, and killed with SIGKILL. What
+a run leaves behind is read from the one on Flower's simulation, where the whole way is stock.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import pytest
 import torch
 
 import running
+from fedwaggle.data import load_split
 from fedwaggle.runs.checkpoints import model_sha256
+from my_federated_project import task
 from waiting import PATIENCE
 
 
@@ -51,24 +54,93 @@ def hash_of(path: Path) -> str:
     return model_sha256({name: tensor.numpy() for name, tensor in state.items()})
 
 
-def test_a_repeat_is_the_same_run(undisturbed: Path, tmp_path: Path) -> None:
-    assert facts(running.run(tmp_path, "--workers", "2")) == facts(undisturbed)
-
-
 @pytest.mark.parametrize("workers", ["1", "3"])
-def test_the_number_of_workers_changes_nothing(
+def test_a_repeat_with_other_workers_is_the_same_run(
     undisturbed: Path, tmp_path: Path, workers: str
 ) -> None:
+    """With as many workers as before it is repeated below, where they are killed."""
     assert facts(running.run(tmp_path, "--workers", workers)) == facts(undisturbed)
-
-
-def test_flowers_own_simulation_gives_the_same_run(undisturbed: Path, tmp_path: Path) -> None:
-    assert facts(running.run(tmp_path, "--engine", "flower")) == facts(undisturbed)
 
 
 def test_another_seed_is_another_run(undisturbed: Path, tmp_path: Path) -> None:
     other = running.run(tmp_path, settings={**running.SMALL, "seed": 1})
     assert running.final_hash(other) != running.final_hash(undisturbed)
+
+
+# -- The whole job on Flower's own simulation, read back
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the folder of a run on Flower's simulation, and what was printed."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = subprocess.run(
+        running.command(outputs, "--engine", "flower"),
+        capture_output=True,
+        text=True,
+        env=running.plain_env(),
+        cwd=elsewhere,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert list(elsewhere.iterdir()) == []
+    return running.latest(outputs), done.stdout + done.stderr
+
+
+def test_flowers_own_simulation_gives_the_same_run(
+    undisturbed: Path, simulated: tuple[Path, str]
+) -> None:
+    assert facts(simulated[0]) == facts(undisturbed)
+
+
+def test_the_record_tells_the_whole_story(simulated: tuple[Path, str]) -> None:
+    events = running.story(simulated[0])
+    assert events[0].event == "run-started"
+    assert events[0].strategy == "CustomFedAdagrad"
+    assert events[0].engine == "flower-simulation"
+    assert events[0].config["batch-size"] == 50
+    asked = json.loads((simulated[0] / "run.json").read_text())
+    assert (asked["engine"], asked["seed"]) == ("flower-simulation", 0)
+    assert events[-1].event == "run-finished"
+    rounds = running.of_kind(events, "round-finished")
+    assert [event.round for event in rounds] == [0, 1, 2, 3, 4]
+
+
+def test_every_client_said_more_than_weights(simulated: tuple[Path, str]) -> None:
+    events = running.story(simulated[0])
+    sampled = [(e.round, c) for e in running.of_kind(events, "round-started") for c in e.clients]
+    updates = running.of_kind(events, "client-updated")
+    assert sorted((e.round, e.client) for e in updates) == sorted(sampled)
+    assert len(updates) == 8  # two of four clients in each of four rounds
+    for update in updates:
+        assert update.metadata["training_time"] > 0
+        assert update.metadata["converged"] in (True, False)
+        assert list(update.metadata["training_losses"]) == ["epoch_1"]
+        assert update.num_examples == 1500
+
+
+def test_the_best_model_is_the_one_that_the_record_names(simulated: tuple[Path, str]) -> None:
+    """best.pth, loaded as data into Net, has the accuracy that best.json says."""
+    run_folder = simulated[0]
+    best = json.loads((run_folder / "best.json").read_text())
+    state = torch.load(run_folder / "best.pth", weights_only=True)
+    assert hash_of(run_folder / "best.pth") == best["sha256"]
+    model = task.Net()
+    model.load_state_dict(state)
+    _, accuracy = task.test(model, load_split("fashion-mnist-mini", "test"))
+    assert accuracy == pytest.approx(best["value"])
+    assert accuracy > 0.3  # guessing is 0.1
+
+
+def test_what_is_printed_is_one_line_a_round_and_where_things_are(
+    simulated: tuple[Path, str],
+) -> None:
+    run_folder, printed = simulated
+    lines = [line for line in printed.splitlines() if "round   " in line]
+    assert len(lines) == 5
+    assert "clients 2/2" in lines[4]
+    assert str(run_folder / "best.pth") in printed
+    assert (run_folder / "report.html").stat().st_size > 0
 
 
 # -- Crashes
@@ -107,12 +179,12 @@ def resumed(outputs: Path) -> Path:
     return running.run(outputs, "--resume", "latest")
 
 
-def test_killed_in_three_rounds_and_resumed_it_is_the_same_run(
+def test_killed_in_two_rounds_and_resumed_it_is_the_same_run(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Killed with 5 events on disk, and after 5 and 6 more: in rounds 1, 2 and 3."""
+    """Killed with 5 events on disk, and after 11 more: in rounds 1 and 3."""
     options: tuple[str, ...] = ()
-    for more in (5, 5, 6):
+    for more in (5, 11):
         written = sum(file.read_bytes().count(b"\n") for file in tmp_path.glob("*/events.jsonl"))
         assert kill_when(tmp_path, events_written(written + more), *options)
         options = ("--resume", "latest")
@@ -135,22 +207,22 @@ os.fsync = fsync
 """
 
 
-@pytest.mark.parametrize(
-    ("temp_files", "number"), [("*/snapshots/.*.tmp", 3), ("*/.best.pth.*.tmp", 2)]
-)
-def test_killed_inside_a_write_and_resumed_it_is_the_same_run(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temp_files: str, number: int
+def test_killed_inside_two_writes_and_resumed_it_is_the_same_run(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With half of the third file of a resume point on disk, or of the second best model."""
+    """With half of the third file of a resume point on disk, then of the next best model."""
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    with monkeypatch.context() as around:
-        around.setenv("PYTHONPATH", str(tmp_path))
-        around.setenv("KILL_INSIDE", temp_files)
-        around.setenv("KILL_AT", str(number))
-        with running.running(tmp_path / "outputs") as process:
-            assert process.wait(PATIENCE) == -signal.SIGKILL
-    assert any((tmp_path / "outputs").glob(temp_files))
-    assert facts(resumed(tmp_path / "outputs")) == facts(undisturbed)
+    outputs, options = tmp_path / "outputs", tuple[str, ...]()
+    for temp_files, number in (("*/snapshots/.*.tmp", 3), ("*/.best.pth.*.tmp", 1)):
+        with monkeypatch.context() as around:
+            around.setenv("PYTHONPATH", str(tmp_path))
+            around.setenv("KILL_INSIDE", temp_files)
+            around.setenv("KILL_AT", str(number))
+            with running.running(outputs, *options) as process:
+                assert process.wait(PATIENCE) == -signal.SIGKILL
+        assert any(outputs.glob(temp_files))
+        options = ("--resume", "latest")
+    assert facts(resumed(outputs)) == facts(undisturbed)
 
 
 @pytest.mark.slow

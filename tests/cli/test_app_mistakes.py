@@ -19,14 +19,9 @@ def test_a_missing_import_is_shown_once_and_ends_the_run(tmp_path: Path) -> None
     waggle = Path(sys.executable).with_name("waggle")
     line = [str(waggle), "run", "my-app", "--nodes", "3", "--set", "fraction-train=1.0"]
 
-    def stderr_of(*options: str) -> str:
-        done = subprocess.run(
-            [*line, *options], cwd=tmp_path, env=plain_env(), capture_output=True, text=True
-        )
-        assert done.returncode == 1, done.stderr
-        return done.stderr
-
-    told = stderr_of()
+    done = subprocess.run(line, cwd=tmp_path, env=plain_env(), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    told = done.stderr
     assert told.count("Traceback (most recent call last)") == 1
     assert told.count("] ModuleNotFoundError: No module named 'nothing_like_this'") == 1
     assert "tracebacks like those above, not shown: 2" in told
@@ -34,4 +29,10 @@ def test_a_missing_import_is_shown_once_and_ends_the_run(tmp_path: Path) -> None
         "ModuleNotFoundError: No module named 'nothing_like_this' (client-raised x 3 clients)"
     )
     assert "round 2" not in told
-    assert stderr_of("--verbose").count("] ModuleNotFoundError: No module named") == 3
+
+
+def test_verbose_shows_the_traceback_of_each_client(waggle, tiny: str) -> None:
+    settings = ("--nodes", "3", "--set", "mode=import")
+    assert waggle("run", tiny, *settings).stderr.count("] ModuleNotFoundError: No module") == 1
+    told = waggle("run", tiny, *settings, "--verbose").stderr
+    assert told.count("] ModuleNotFoundError: No module") == 3

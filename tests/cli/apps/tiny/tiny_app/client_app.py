@@ -14,6 +14,8 @@ def train(msg: Message, context: Context) -> Message:
     """Return the model plus a number that only this node adds."""
     if context.run_config["mode"] == "hang":
         time.sleep(3600)
+    if context.run_config["mode"] == "import":
+        import nothing_like_this  # noqa: F401
     (values,) = msg.content["arrays"].to_numpy_ndarrays()
     change = float(context.run_config["step"]) * int(context.node_config["partition-id"])
     content = RecordDict(
