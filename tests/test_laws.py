@@ -21,7 +21,7 @@ import torch
 
 import running
 from fedwaggle.data import load_split
-from fedwaggle.runs.checkpoints import model_sha256
+from fedwaggle.runs.best_model import model_sha256
 from my_federated_project import task
 from waiting import PATIENCE
 
@@ -277,8 +277,8 @@ def kill_workers(outputs: Path, rounds: int) -> str:
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.01)
             time.sleep(0.05 * (number % 4))  # into the round
-            (zygote,) = psutil.Process(process.pid).children()
-            workers = sorted(zygote.children(), key=lambda worker: worker.pid)
+            (fork_server,) = psutil.Process(process.pid).children()
+            workers = sorted(fork_server.children(), key=lambda worker: worker.pid)
             workers[0].kill()  # the one that has lived longest, so each comes to it
     assert process.returncode == 0, log.read_text()
     return log.read_text()

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedwaggle.config import RunConfig, read_config
 from fedwaggle.data import Examples, fingerprint, load_split
 from fedwaggle.runs import Request, Run, open_run, outputs_root
-from fedwaggle.runs.requests import code_hash, installed_versions, source_hashes
+from fedwaggle.runs.request import code_hash, installed_versions, source_hashes
 from fedwaggle.schedules import schedule_of
 from fedwaggle.seeds import derive_seed, seed_everything
 from fedwaggle.strategy import RoundRules, engine_name, trainable_names

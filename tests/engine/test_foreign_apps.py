@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fedwaggle.engine import flower, run
+from fedwaggle.engine import run
+from fedwaggle.engine.flower import run as flower
 
 APPS = Path(__file__).parent / "apps"
 NODES = 4

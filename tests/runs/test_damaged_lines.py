@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from fedwaggle.runs import lines, load
-from fedwaggle.runs.compare import write_comparison
 from fedwaggle.runs.events import Event, current_events, read_events, to_line
-from fedwaggle.runs.frame import frame
 from fedwaggle.runs.listing import list_runs
 from fedwaggle.runs.report import read_story, write_report
-from fedwaggle.runs.watch import Tail
+from fedwaggle.runs.report.compare import write_comparison
+from fedwaggle.runs.terminal.screen import frame
+from fedwaggle.runs.terminal.watch import Tail
 from fedwaggle.trackers.replay import CatchUp
 from runs.report_data import Federation, run_events, write_run
 

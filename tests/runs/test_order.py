@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedwaggle.runs import Request, folder
-from fedwaggle.runs.folder import make_folder, read_request
 from fedwaggle.runs.listing import find_run, list_runs
+from fedwaggle.runs.writer import make_folder, read_request
 
 
 def begin(root: Path, name: str = "") -> Path:

@@ -9,9 +9,9 @@ import pytest
 
 from fedwaggle.errors import RunError
 from fedwaggle.runs import Request, Run, open_run
+from fedwaggle.runs.checkpoints import Snapshot, write_snapshot
 from fedwaggle.runs.events import RunFinished
-from fedwaggle.runs.requests import code_hash, source_hashes
-from fedwaggle.runs.snapshots import Snapshot, write_snapshot
+from fedwaggle.runs.request import code_hash, source_hashes
 
 END = RunFinished(rounds=0, sha256="", seconds=1.0)
 

@@ -35,9 +35,9 @@ from fedwaggle.runs.events import (
     to_line,
 )
 from fedwaggle.runs.files import LineFile
-from fedwaggle.runs.frame import STATES, sparkline
 from fedwaggle.runs.record import record_of
-from fedwaggle.runs.watch import Tail, frame, watch
+from fedwaggle.runs.terminal.screen import STATES, sparkline
+from fedwaggle.runs.terminal.watch import Tail, frame, watch
 from waiting import PATIENCE
 
 SIGN = {state: sign for state, (sign, _) in STATES.items()}
@@ -259,7 +259,8 @@ class Terminal:
         self.fd, side = pty.openpty()
         termios.tcsetwinsize(self.fd, (40, 100))
         self.before = termios.tcgetattr(side)
-        program = "import sys; from pathlib import Path; from fedwaggle.runs.watch import watch; "
+        program = "import sys; from pathlib import Path; "
+        program += "from fedwaggle.runs.terminal.watch import watch; "
         program += "watch(Path(sys.argv[1]))"
         self.process = subprocess.Popen(
             [sys.executable, "-c", program, str(folder)],

@@ -17,7 +17,7 @@ from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedwaggle.identity import answer_identity
-from fedwaggle.runs import folder
+from fedwaggle.runs import writer
 
 RUN_ID = 1
 
@@ -162,7 +162,7 @@ def task_identity() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no reports: there are many runs here, and each would start a process."""
-    monkeypatch.setattr(folder, "draw_report", lambda run: None)
+    monkeypatch.setattr(writer, "draw_report", lambda run: None)
 
 
 @pytest.fixture

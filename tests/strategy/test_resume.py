@@ -34,9 +34,9 @@ from flwr.supercore.privacy_accounting import (
 from fedwaggle.errors import NodesError, RunError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Request, Run, load, open_run, resuming
-from fedwaggle.runs.checkpoints import model_sha256, read_model
+from fedwaggle.runs.best_model import model_sha256, read_model
+from fedwaggle.runs.checkpoints import read_latest_snapshot, write_snapshot
 from fedwaggle.runs.events import current_events, read_events
-from fedwaggle.runs.snapshots import read_latest_snapshot, write_snapshot
 from fedwaggle.strategy import RoundRules, StopWhenConverged, Waggle
 
 NODES = 5

@@ -45,9 +45,9 @@ def app_that_goes_on(
         If no run was named, if the app cannot resume, or if there is no such run.
     """
     from fedwaggle.engine import read_app
-    from fedwaggle.runs.folder import read_request
     from fedwaggle.runs.listing import find_run
-    from fedwaggle.runs.resuming import nodes_of
+    from fedwaggle.runs.opening import nodes_of
+    from fedwaggle.runs.writer import read_request
 
     asked = read_app(app, overrides)
     if which is None:

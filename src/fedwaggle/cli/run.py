@@ -128,7 +128,7 @@ def run(
             )
         return
     _refuse_local_options(client_timeout, isolate=isolate)
-    from fedwaggle.engine import flower
+    from fedwaggle.engine.flower import run as flower
 
     flower.run(
         asked.path,

@@ -84,7 +84,7 @@ def watch(run: Run = "latest") -> None:
     RUN is latest, the name of a run, or its folder; latest if left out.
     """
     from fedwaggle.runs.listing import find_run
-    from fedwaggle.runs.watch import watch as watch_run
+    from fedwaggle.runs.terminal.watch import watch as watch_run
 
     watch_run(find_run(run, outputs_here()))
 
@@ -97,8 +97,8 @@ def compare(
 
     RUN is latest, the name of a run, or its folder; two runs or more.
     """
-    from fedwaggle.runs.compare import write_comparison
     from fedwaggle.runs.listing import find_run
+    from fedwaggle.runs.report.compare import write_comparison
 
     root = outputs_here()
     typer.echo(write_comparison([find_run(run, root) for run in runs], output))

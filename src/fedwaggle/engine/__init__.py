@@ -13,11 +13,11 @@ from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
     from fedwaggle.engine.app import App, read_app
-    from fedwaggle.engine.local import EngineResult, run
+    from fedwaggle.engine.local.run import EngineResult, run
 
 __all__ = ["App", "EngineResult", "read_app", "run"]
 
-_HOMES = {"App": "app", "EngineResult": "local", "read_app": "app", "run": "local"}
+_HOMES = {"App": "app", "EngineResult": "local.run", "read_app": "app", "run": "local.run"}
 
 
 def __getattr__(name: str) -> object:

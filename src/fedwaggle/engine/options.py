@@ -11,7 +11,7 @@ from fedwaggle.errors import ConfigError
 
 __all__ = ["EngineOptions", "worker_devices"]
 
-_MOST_WORKERS = 256  # a quarter of the slots: a zygote that died is replaced, and these take turns
+_MOST_WORKERS = 256  # a quarter of the slots: a fork server that died is replaced by another
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

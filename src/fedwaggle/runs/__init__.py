@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
-    from fedwaggle.runs.folder import Run, outputs_root
+    from fedwaggle.runs.opening import open_run
     from fedwaggle.runs.record import RunRecord, load
-    from fedwaggle.runs.requests import Request
-    from fedwaggle.runs.resuming import open_run
+    from fedwaggle.runs.request import Request
+    from fedwaggle.runs.writer import Run, outputs_root
 
 __all__ = ["Request", "Run", "RunRecord", "load", "open_run", "outputs_root"]
 
 _HOMES = {
-    "Request": "requests",
-    "Run": "folder",
+    "Request": "request",
+    "Run": "writer",
     "RunRecord": "record",
     "load": "record",
-    "open_run": "resuming",
-    "outputs_root": "folder",
+    "open_run": "opening",
+    "outputs_root": "writer",
 }
 
 

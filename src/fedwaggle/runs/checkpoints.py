@@ -1,149 +1,199 @@
-"""Models on disk: the best one so far and the last one, as state dicts for PyTorch.
+"""Resume points: everything that the next round depends on, in one file for each round.
 
-A checkpoint is replaced whole or not at all. ``best.json`` says beside ``best.pth`` which
-round it came from, by which value of which metric, and its hash. Load a model with
-``torch.load(path, weights_only=True)``: such a file cannot run code.
+The arrays are safetensors, and the rest is JSON in the same file's metadata, so that one rename
+publishes both. Nothing in it is code. A SHA-256 over both tells a damaged file, and the one
+before it then serves: the last two are kept.
+
+``best.pth`` may be replaced before the resume point of its round is written. So each resume point
+has the best model that it speaks of beside it: a second name of the file, not a copy.
+
+Reference: the safetensors format, https://huggingface.co/docs/safetensors
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
+import json
+import logging
+import os
+import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from fedwaggle.errors import RunError
+from fedwaggle.runs.best_model import BEST
 from fedwaggle.runs.events import BestModel
-from fedwaggle.runs.files import publish, staged
+from fedwaggle.runs.files import write_atomic
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "BEST",
-    "BEST_FACTS",
-    "FINAL",
-    "holds_best",
-    "is_better",
-    "model_sha256",
-    "read_model",
-    "remove_best",
-    "save_best",
-    "save_final",
-]
+__all__ = ["SNAPSHOTS", "Snapshot", "best_beside", "read_latest_snapshot", "write_snapshot"]
 
-BEST = "best.pth"
-BEST_FACTS = "best.json"
-FINAL = "final.pth"
+SNAPSHOTS = "snapshots"
+
+logger = logging.getLogger("flwr.fedwaggle.runs")
+
+_KEPT = 2
+_VERSION = 1
+_PAIRS = "complex128"  # safetensors has no dtype for it, so it is written as pairs of float64
 
 
-def model_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return the SHA-256 of a model: the names, dtypes, shapes and bytes of its arrays, in order.
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at the end of a round.
 
-    Examples
-    --------
-    >>> model_sha256({"w": np.zeros(2, np.float32)})[:16]
-    '6186676a8d58e573'
+    Attributes
+    ----------
+    server_round : int
+        The round.
+    arrays : Mapping[str, ndarray]
+        Every array of it, by a path such as ``model/conv1.weight``.
+    values : Mapping[str, Any]
+        Everything else, as JSON can hold it. Of it, ``"model"`` names the model's arrays in their
+        order, and ``"best"`` is the best model so far.
     """
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
+
+    server_round: int
+    arrays: Mapping[str, NDArray[Any]]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the model; safetensors sorts by name, but their order is part of it."""
+        return {name: self.arrays[f"model/{name}"] for name in self.values["model"]}
+
+    @property
+    def best(self) -> BestModel | None:
+        """The best model so far."""
+        told = self.values.get("best")
+        return BestModel.model_validate(told) if told else None
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
+    """Write a snapshot into a run's folder, and remove all but it and the one before.
+
+    Later ones are removed as well: they are of an attempt that could not be gone on with.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; those before it are then as they were.
+    """
+    home = folder / SNAPSHOTS
+    home.mkdir(exist_ok=True)
+    path = home / f"round-{snapshot.server_round:06d}.safetensors"
+    if snapshot.best is not None:
+        _name_twice(folder / BEST, best_beside(folder, snapshot.server_round))
+    write_atomic(path, encode(snapshot))
+    _prune(home, path)
+    return path
+
+
+def best_beside(folder: Path, server_round: int) -> Path:
+    """Return where the best model is that the resume point of a round speaks of."""
+    return folder / SNAPSHOTS / f"round-{server_round:06d}.pth"
+
+
+def read_latest_snapshot(folder: Path) -> Snapshot | None:
+    """Return the last whole snapshot of a run, or None if it has none.
+
+    A damaged one is passed over with a warning.
+    """
+    for path in _files(folder / SNAPSHOTS):
+        try:
+            return decode(path.read_bytes())
+        except (RunError, OSError) as error:
+            logger.warning("%s: %s; the one before it is used", path, error)
+    return None
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """Return a snapshot as the bytes of a safetensors file."""
+    from safetensors.numpy import save
+
+    arrays = {name: _contiguous(array) for name, array in snapshot.arrays.items()}
+    pairs = sorted(name for name, array in arrays.items() if array.dtype == _PAIRS)
+    arrays |= {name: arrays[name].reshape(-1).view("float64") for name in pairs}
+    shapes = {name: snapshot.arrays[name].shape for name in pairs}
+    values = json.dumps(
+        {
+            "version": _VERSION,
+            "round": snapshot.server_round,
+            "values": snapshot.values,
+            "complex": shapes,
+        }
+    )
+    return save(arrays, {"waggle": values, "sha256": _checksum(arrays, values)})
+
+
+def decode(data: bytes) -> Snapshot:
+    """Return the snapshot that a file holds.
+
+    Raises
+    ------
+    RunError
+        If it is damaged, or of another version.
+    """
+    import safetensors
+    from safetensors.numpy import load
+
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        values, checksum = header["waggle"], header["sha256"]
+        arrays = load(data)
+    except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise RunError(f"damaged snapshot ({type(error).__name__}: {error})") from error
+    if _checksum(arrays, values) != checksum:
+        raise RunError("damaged snapshot (its content does not have the hash that it names)")
+    state = json.loads(values)
+    if state["version"] != _VERSION:
+        raise RunError(f"snapshot of version {state['version']}, this library reads {_VERSION}")
+    for name, shape in state.get("complex", {}).items():
+        arrays[name] = arrays[name].view(_PAIRS).reshape(shape)
+    return Snapshot(state["round"], arrays, state["values"])
+
+
+def _files(home: Path) -> list[Path]:
+    """Return the snapshots in a folder, the last one first."""
+    return sorted(home.glob("round-*.safetensors"), reverse=True)
+
+
+def _name_twice(path: Path, name: Path) -> None:
+    """Give a file a second name, under which it stays when the first comes to name another."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except FileNotFoundError:
+        return  # somebody took it away; a resume then says so
+    except OSError:  # a file system without links
+        shutil.copyfile(path, name)
+
+
+def _prune(home: Path, last: Path) -> None:
+    """Remove what is not of the last resume point, nor of the one before it."""
+    kept = [path.stem for path in _files(home) if path.name <= last.name][:_KEPT]
+    files = [*_files(home), *home.glob("round-*.pth")]
+    torn = home.glob(".*.tmp")  # of a process that was killed while it wrote
+    for path in [*torn, *(path for path in files if path.stem not in kept)]:
+        path.unlink(missing_ok=True)
+
+
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    # safetensors writes the bytes as they lie, whatever the strides say. A 0-d array stays one.
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _checksum(arrays: Mapping[str, NDArray[np.generic]], values: str) -> str:
+    """Return a hash of names, dtypes, shapes, bytes and values."""
+    digest = hashlib.sha256(values.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(array.data)
     return digest.hexdigest()
-
-
-def is_better(value: object, best: BestModel | None, mode: Literal["max", "min"]) -> bool:
-    """Whether a model with this value of the metric is a new best. What is not finite never is.
-
-    Examples
-    --------
-    >>> is_better(0.5, None, "max"), is_better(float("nan"), None, "max")
-    (True, False)
-    >>> best = BestModel(round=1, metric="loss", value=0.5, sha256="")
-    >>> is_better(0.4, best, "min"), is_better(0.5, best, "min")
-    (True, False)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    if best is None:
-        return True
-    return value > best.value if mode == "max" else value < best.value
-
-
-def save_best(folder: Path, arrays: Mapping[str, NDArray[Any]], best: BestModel) -> int:
-    """Replace ``best.pth`` and ``best.json``; return the bytes of the model's file.
-
-    Raises
-    ------
-    OSError
-        If they cannot be written; the old ones are then as they were.
-    """
-    facts = _facts(best)
-    with ExitStack() as stack:
-        # Both are written in full before the first is renamed: a full disk spoils neither.
-        model = stack.enter_context(
-            staged(folder / BEST, lambda file: _write_state_dict(file, arrays))
-        )
-        size = model.stat().st_size
-        about = stack.enter_context(staged(folder / BEST_FACTS, lambda file: file.write(facts)))
-        publish(model, folder / BEST)
-        publish(about, folder / BEST_FACTS)
-    return size
-
-
-def holds_best(folder: Path, best: BestModel) -> bool:
-    """Whether ``best.pth`` and ``best.json`` of a run's folder are of this model."""
-    try:
-        told = (folder / BEST_FACTS).read_bytes()
-    except OSError:
-        return False
-    return told == _facts(best) and model_sha256(read_model(folder / BEST)) == best.sha256
-
-
-def remove_best(folder: Path) -> None:
-    """Remove ``best.pth`` and ``best.json``, if they are there."""
-    for name in (BEST, BEST_FACTS):
-        (folder / name).unlink(missing_ok=True)
-
-
-def read_model(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a model on disk, by name; none if it is not there or is damaged."""
-    import torch
-
-    try:
-        state = torch.load(path, weights_only=True)
-        return {name: tensor.numpy() for name, tensor in state.items()}
-    except Exception:  # noqa: BLE001  # a damaged file can fail in any way, and none yields a model
-        return {}
-
-
-def save_final(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
-    """Replace ``final.pth``; return its bytes.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; the old one is then as it was.
-    """
-    with staged(folder / FINAL, lambda file: _write_state_dict(file, arrays)) as temp:
-        size = temp.stat().st_size
-        publish(temp, folder / FINAL)
-    return size
-
-
-def _facts(best: BestModel) -> bytes:
-    return best.model_dump_json(indent=2).encode() + b"\n"
-
-
-def _write_state_dict(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
-    import torch
-
-    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    try:
-        torch.save(state, file)
-    except RuntimeError as error:
-        # torch reports a write that failed as an error of its own; the disk is behind it.
-        raise OSError(f"torch.save: {error}") from error

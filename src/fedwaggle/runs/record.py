@@ -39,8 +39,8 @@ from fedwaggle.runs.events import (
     current_events,
     parse_line,
 )
-from fedwaggle.runs.folder import EVENTS
 from fedwaggle.runs.lines import Lines
+from fedwaggle.runs.writer import EVENTS
 
 if TYPE_CHECKING:
     import pandas as pd

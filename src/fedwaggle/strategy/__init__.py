@@ -1,11 +1,11 @@
 """The server side: a mixin that makes any Flower strategy read metadata and record the run."""
 
+from fedwaggle.strategy.bounds.outliers import OutlierRule
 from fedwaggle.strategy.engines import engine_name
-from fedwaggle.strategy.outliers import OutlierRule
 from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
-from fedwaggle.strategy.trainable import trainable_names
+from fedwaggle.strategy.step.trainable import trainable_names
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.strategy.waggle import Waggle
 

@@ -90,7 +90,7 @@ EXPLANATIONS = MappingProxyType(
 
 
 class Refused(Exception):  # noqa: N818  # never an error of ours: it ends up as a Quarantined
-    """A reply cannot be used; it never leaves :func:`fedwaggle.strategy.admission.admit`.
+    """A reply cannot be used; it never leaves :func:`fedwaggle.strategy.replies.admission.admit`.
 
     Parameters
     ----------

@@ -13,7 +13,8 @@ from dataclasses import fields
 from typing import Any, Literal
 
 from fedwaggle.runs import Run
-from fedwaggle.runs.checkpoints import BEST, FINAL, is_better, model_sha256, save_best, save_final
+from fedwaggle.runs.best_model import BEST, FINAL, is_better, model_sha256, save_best, save_final
+from fedwaggle.runs.checkpoints import Snapshot, write_snapshot
 from fedwaggle.runs.events import (
     BestModel,
     CheckpointFailed,
@@ -31,11 +32,10 @@ from fedwaggle.runs.events import (
     RunStarted,
     SnapshotFailed,
 )
-from fedwaggle.runs.requests import installed_versions
-from fedwaggle.runs.snapshots import Snapshot, write_snapshot
-from fedwaggle.strategy.alike import Repeats, in_words
+from fedwaggle.runs.request import installed_versions
 from fedwaggle.strategy.policies import Decision
 from fedwaggle.strategy.repeatability import Cause, lost_replies
+from fedwaggle.strategy.replies.alike import Repeats, in_words
 from fedwaggle.strategy.rounds import RoundSummary
 from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined

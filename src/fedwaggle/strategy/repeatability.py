@@ -18,10 +18,10 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from fedwaggle.strategy.aggregation import layers_of
 from fedwaggle.strategy.codes import Code
 from fedwaggle.strategy.policies import Policy, RestStragglers
 from fedwaggle.strategy.rounds import RoundSummary
+from fedwaggle.strategy.settings import layers_of
 from fedwaggle.strategy.updates import Quarantined
 
 __all__ = ["Cause", "known_causes", "lost_replies"]

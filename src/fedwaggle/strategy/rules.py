@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedwaggle.config import RunConfig
-from fedwaggle.strategy.outliers import OutlierRule
+from fedwaggle.strategy.bounds.outliers import OutlierRule
 
 __all__ = ["RoundRules"]
 

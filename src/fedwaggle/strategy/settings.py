@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 from flwr.serverapp.strategy import Strategy
 
-__all__ = ["owner_of", "setting_of"]
+__all__ = ["layers_of", "owner_of", "setting_of"]
 
 T = TypeVar("T")
 
 
-def owner_of(strategy: Strategy, name: str) -> Strategy | None:
-    """Return who has an attribute: a strategy, or the one that it wraps.
+def layers_of(strategy: Strategy) -> Iterator[Strategy]:
+    """Yield a strategy, the one that it wraps (Flower's privacy strategies do), and so on.
 
-    Flower's privacy strategies wrap another one.
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy.
+    """
+    layer: object = strategy
+    while isinstance(layer, Strategy):
+        yield layer
+        layer = getattr(layer, "strategy", None)
+
+
+def owner_of(strategy: Strategy, name: str) -> Strategy | None:
+    """Return the strategy that has an attribute: this one, or one that it wraps; None if none has.
 
     Examples
     --------
@@ -22,12 +35,7 @@ def owner_of(strategy: Strategy, name: str) -> Strategy | None:
     >>> owner_of(FedAvg(), "momentum_of_a_pendulum") is None
     True
     """
-    candidate: object = strategy
-    while isinstance(candidate, Strategy):
-        if hasattr(candidate, name):
-            return candidate
-        candidate = getattr(candidate, "strategy", None)
-    return None
+    return next((layer for layer in layers_of(strategy) if hasattr(layer, name)), None)
 
 
 def setting_of(strategy: Strategy, name: str, default: T) -> T:

@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
 from fedwaggle.errors import RunError
+from fedwaggle.runs.checkpoints import Snapshot
 from fedwaggle.runs.events import (
     BestModel,
     Event,
@@ -27,7 +28,6 @@ from fedwaggle.runs.events import (
     UnknownEvent,
     current_events,
 )
-from fedwaggle.runs.snapshots import Snapshot
 from fedwaggle.strategy.roster import Attendance
 
 __all__ = ["RunState", "from_snapshot", "restore_strategy", "to_ndarrays", "to_snapshot"]

@@ -29,44 +29,44 @@ from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.identity import client_order
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, PICKLE_WARNING, Codec, schema_of
 from fedwaggle.runs import Run
+from fedwaggle.runs.checkpoints import Snapshot, read_latest_snapshot
 from fedwaggle.runs.events import read_events
-from fedwaggle.runs.folder import EVENTS
-from fedwaggle.runs.resuming import nodes_of
-from fedwaggle.runs.snapshots import Snapshot, read_latest_snapshot
+from fedwaggle.runs.opening import nodes_of
+from fedwaggle.runs.writer import EVENTS
 from fedwaggle.schedules import Schedule
 from fedwaggle.seeds import derive_seed
-from fedwaggle.strategy.admission import (
+from fedwaggle.strategy.averaging.arrays import Template
+from fedwaggle.strategy.bounds.outliers import Bounds, OutlierRule
+from fedwaggle.strategy.codes import Code, Refused
+from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
+from fedwaggle.strategy.exchange import Arrival, Patience, exchange
+from fedwaggle.strategy.journal import Journal
+from fedwaggle.strategy.policies import Policy
+from fedwaggle.strategy.repeatability import known_causes
+from fedwaggle.strategy.replies.admission import (
     AdmittedEvaluation,
     Limits,
     admit,
     admit_evaluation,
 )
-from fedwaggle.strategy.aggregation import is_robust, needs_change, required_metrics
-from fedwaggle.strategy.alike import failed_alike
-from fedwaggle.strategy.codes import Code, Refused
-from fedwaggle.strategy.collecting import Collector, collector_for
-from fedwaggle.strategy.engines import SIMULATED, SIMULATION, engine_name
-from fedwaggle.strategy.evaluations import aggregate_evaluations, typical_value
-from fedwaggle.strategy.exchange import Arrival, Patience, exchange
-from fedwaggle.strategy.forms import Form, form_of, is_overridden
-from fedwaggle.strategy.initial import check_initial
-from fedwaggle.strategy.intake import Intake
-from fedwaggle.strategy.journal import Journal
-from fedwaggle.strategy.messages import bytes_of, config_value, with_config
-from fedwaggle.strategy.metrics import as_metrics, warn_of_dropped
-from fedwaggle.strategy.npy import Template
-from fedwaggle.strategy.outliers import Bounds, OutlierRule
-from fedwaggle.strategy.policies import Policy
-from fedwaggle.strategy.repeatability import known_causes
+from fedwaggle.strategy.replies.alike import failed_alike
+from fedwaggle.strategy.replies.forms import Form, form_of, is_overridden
+from fedwaggle.strategy.replies.initial import check_initial
+from fedwaggle.strategy.replies.messages import bytes_of, config_value, with_config
+from fedwaggle.strategy.replies.shelf import MetadataShelf
+from fedwaggle.strategy.replies.trees import number_by_name
 from fedwaggle.strategy.roster import Roster, RosterGrid, seeded_sampling
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.settings import setting_of
-from fedwaggle.strategy.shelf import MetadataShelf
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
-from fedwaggle.strategy.stepping import take_step
-from fedwaggle.strategy.trainable import check_trainable
-from fedwaggle.strategy.trees import number_by_name
+from fedwaggle.strategy.step.aggregation import is_robust, needs_change, required_metrics
+from fedwaggle.strategy.step.collecting import Collector, collector_for
+from fedwaggle.strategy.step.evaluations import aggregate_evaluations, typical_value
+from fedwaggle.strategy.step.intake import Intake
+from fedwaggle.strategy.step.metrics import as_metrics, warn_of_dropped
+from fedwaggle.strategy.step.stepping import take_step
+from fedwaggle.strategy.step.trainable import check_trainable
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 
 __all__ = ["Waggle"]

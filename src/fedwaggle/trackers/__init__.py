@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fedwaggle.errors import TrackerError
-from fedwaggle.runs.folder import EVENTS
 from fedwaggle.runs.sinks import Sink, SinkThread
+from fedwaggle.runs.writer import EVENTS
 from fedwaggle.trackers.process import ProcessSink
 
 __all__ = ["TRACKERS", "Tracker", "open_trackers"]

@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 
 from fedwaggle.runs.events import UnknownEvent, parse_line
-from fedwaggle.runs.folder import EVENTS
 from fedwaggle.runs.sinks import Sink
+from fedwaggle.runs.writer import EVENTS
 from fedwaggle.text import printable
 from fedwaggle.trackers.replay import CatchUp
 

@@ -31,7 +31,7 @@ from fedwaggle.runs.events import (
     RunResumed,
     RunStarted,
 )
-from fedwaggle.runs.folder import REPORT
+from fedwaggle.runs.writer import REPORT
 from fedwaggle.text import printable
 from fedwaggle.trackers.facts import Converged, RoundFacts, Rounds
 

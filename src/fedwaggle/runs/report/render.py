@@ -13,21 +13,21 @@ from typing import Any
 from fedwaggle.errors import RunError
 from fedwaggle.runs.events import parse_line, resume_rounds
 from fedwaggle.runs.files import write_atomic
-from fedwaggle.runs.folder import EVENTS, REPORT, REQUEST
 from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.record import is_being_written
-from fedwaggle.runs.report.cells import client_facts, columns
-from fedwaggle.runs.report.client_figures import STATES, client_figures
-from fedwaggle.runs.report.cost_figures import cost_figures
-from fedwaggle.runs.report.field_figures import DrawnFields, drawn_fields, field_figures
-from fedwaggle.runs.report.figure import Figure
-from fedwaggle.runs.report.model_figures import model_figures
+from fedwaggle.runs.report.charts.cells import client_facts, columns
+from fedwaggle.runs.report.charts.clients import STATES, client_figures
+from fedwaggle.runs.report.charts.costs import cost_figures
+from fedwaggle.runs.report.charts.fields import DrawnFields, drawn_fields, field_figures
+from fedwaggle.runs.report.charts.figure import Figure
+from fedwaggle.runs.report.charts.models import model_figures
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.stats import is_ordinary
 from fedwaggle.runs.report.story import RunStory, tell
 from fedwaggle.runs.report.summary import config_rows, facts, notes, status, tiles
 from fedwaggle.runs.report.tables import tables
-from fedwaggle.runs.requests import Request
+from fedwaggle.runs.request import Request
+from fedwaggle.runs.writer import EVENTS, REPORT, REQUEST
 from fedwaggle.text import printable
 
 __all__ = [

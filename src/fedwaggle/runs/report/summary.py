@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedwaggle.runs.events import RunFailed, RunFinished
-from fedwaggle.runs.report.model_figures import best_value, families
+from fedwaggle.runs.report.charts.models import best_value, families
 from fedwaggle.runs.report.story import RunStory, State
 from fedwaggle.runs.report.words import bytes_text, seconds_text, value_text
-from fedwaggle.runs.requests import Request
+from fedwaggle.runs.request import Request
 from fedwaggle.text import printable
 
 __all__ = ["Fact", "Note", "Status", "Tile", "config_rows", "facts", "notes", "status", "tiles"]

@@ -1,0 +1,204 @@
+"""Run an app on stock Flower: ``flwr run``, with its traps closed.
+
+A plain ``flwr run`` starts a SuperLink in the background that serves every later run too, from
+the folder where the first one was started; it ends with 0 as soon as a run is submitted, and
+what it started outlives it. Here a run has a home, a SuperLink and a port of its own; its log
+is shown as it comes; its end is asked for, and told by an exception; and nothing stays behind,
+also after Ctrl-C. The app is the same, and so is Flower.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import tomli_w
+
+from fedwaggle.engine.flower.home import Home, make_folder, prepare_home
+from fedwaggle.engine.flower.superlink import SuperLink
+from fedwaggle.errors import ConfigError, EngineError
+from fedwaggle.text import printable
+
+__all__ = ["FlowerResources", "run"]
+
+ConfigValue = bool | int | float | str
+
+_LOG_TAIL_LINES = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowerResources:
+    """What a simulation may use.
+
+    Attributes
+    ----------
+    nodes : int
+        Simulated nodes.
+    workers : int | None
+        Clients at a time, one core each; None for as many as there are cores.
+    gpus : int
+        GPUs that clients share.
+    clients_per_gpu : int
+        Clients at a time on each of them.
+    """
+
+    nodes: int = 10
+    workers: int | None = None
+    gpus: int = 0
+    clients_per_gpu: int = 1
+
+    def federation(self) -> dict[str, int | float]:
+        """Return them as the keys of ``flwr run --federation-config``.
+
+        Examples
+        --------
+        >>> FlowerResources(nodes=3).federation()
+        {'num-supernodes': 3, 'client-resources-num-cpus': 1}
+        >>> FlowerResources(nodes=3, gpus=1, clients_per_gpu=4).federation()[
+        ...     "client-resources-num-gpus"
+        ... ]
+        0.25
+        """
+        keys: dict[str, int | float] = {
+            "num-supernodes": self.nodes,
+            "client-resources-num-cpus": 1,  # Flower's own default of 2 halves what runs at a time
+        }
+        if self.workers is not None:
+            keys["init-args-num-cpus"] = self.workers
+        if self.gpus:
+            keys["init-args-num-gpus"] = self.gpus
+            keys["client-resources-num-gpus"] = 1 / self.clients_per_gpu
+        return keys
+
+
+def run(
+    app: Path,
+    *,
+    outputs: Path,
+    config: Mapping[str, ConfigValue] | None = None,
+    resources: FlowerResources | None = None,
+    quiet: bool = False,
+    notify: Callable[[str], None] = print,
+) -> None:
+    """Run an app on a SuperLink of its own, and return when it has run well.
+
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the run in order, which takes up to about 30 s; a
+    second one ends everything at once. Call it from the main thread.
+
+    Parameters
+    ----------
+    app : Path
+        The app's folder.
+    outputs : Path
+        Absolute folder for the folders of runs: the environment's ``WAGGLE_OUTPUTS`` of the
+        app. What an app writes under a relative name is moved there at the end.
+    config : Mapping[str, ConfigValue] | None
+        Overrides of the app's run config.
+    resources : FlowerResources | None
+        Nodes, cores and GPUs.
+    quiet : bool
+        Whether to keep the log from the standard output; a failure still shows its end.
+    notify : Callable[[str], None]
+        Takes what a person should know, one line at a time.
+
+    Raises
+    ------
+    ConfigError
+        If the app's pyproject.toml is one that Flower would rewrite.
+    EngineError
+        If Flower refuses the app, or if the run does not end well; with the reason.
+    KeyboardInterrupt, SystemExit
+        On those signals, when everything has ended.
+    """
+    app = app.resolve()
+    _refuse_federations(app)
+    with _private_home(outputs, notify) as home, _signals_as_exit(), SuperLink(home) as link:
+        try:
+            _run_on(link, home, app, config or {}, resources or FlowerResources(), quiet)
+        except (KeyboardInterrupt, SystemExit):
+            notify("Stopping the run, which can take half a minute. Ctrl-C again kills it.")
+            raise
+
+
+def _run_on(
+    link: SuperLink,
+    home: Home,
+    app: Path,
+    config: Mapping[str, ConfigValue],
+    resources: FlowerResources,
+    quiet: bool,
+) -> None:
+    overrides = home.path / "run-config.toml"
+    overrides.write_bytes(tomli_w.dumps(dict(config)).encode())
+    run_id = link.submit(app, resources.federation(), overrides)
+    if quiet:
+        with (home.path / "run.log").open("w+", encoding="utf-8", errors="replace") as log:
+            status = link.follow(run_id, log)
+            log.seek(0)
+            tail = log.read().splitlines()[-_LOG_TAIL_LINES:]
+    else:
+        status, tail = link.follow(run_id, None), []
+    if status.status != "finished:completed":
+        reason = printable(status.details, limit=2000)
+        raise EngineError("\n".join([*tail, f"run {run_id} is {status.status}: {reason}"]))
+
+
+def _refuse_federations(app: Path) -> None:
+    """Refuse what makes ``flwr run`` rewrite the user's file and change the user's default."""
+    path = app / "pyproject.toml"
+    try:
+        flower = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("flwr", {})
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{path}: expected the pyproject.toml of an app ({error})"]) from error
+    if "federations" in flower:
+        raise ConfigError(
+            [
+                f"{path}: `flwr run` would rewrite this file because of its section "
+                "[tool.flwr.federations]; remove the section and say --nodes instead"
+            ]
+        )
+
+
+@contextmanager
+def _private_home(outputs: Path, notify: Callable[[str], None]) -> Iterator[Home]:
+    """Make a home for one run; keep what the app wrote into its working folder, drop the rest."""
+    path = make_folder()
+    try:
+        home = prepare_home(path, outputs)
+        yield home
+    finally:
+        _keep_files(path / "work", outputs / f"files-{path.name}", notify)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _keep_files(work: Path, kept: Path, notify: Callable[[str], None]) -> None:
+    if work.is_dir() and any(work.iterdir()):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(work, kept)
+        notify(f"The app wrote files into its working folder; they are kept in {kept}")
+
+
+@contextmanager
+def _signals_as_exit() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, take the same orderly way out as Ctrl-C."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    # Who starts this with nohup has SIGHUP ignored, and means it.
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    ours = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,233 @@
+"""The local engine: any Flower app folder, unmodified, in this process and a pool of workers.
+
+The ServerApp runs here, in the thread that calls :func:`run`. Its grid hands each message to a
+worker process in which the ClientApp was imported once. While this process imports the
+ServerApp, another imports the ClientApp.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedwaggle.engine.app import App, read_app
+from fedwaggle.engine.checks import check_both, refuse_mistakes
+from fedwaggle.engine.local.linux.setup import Setup
+from fedwaggle.engine.local.seeding import SERVER, RandomNumbers
+from fedwaggle.engine.options import EngineOptions, worker_devices
+from fedwaggle.engine.progress import open_progress
+from fedwaggle.engine.surroundings import (
+    exit_on_sigterm,
+    importing,
+    many_open_files,
+    old_objects_at_rest,
+)
+from fedwaggle.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from fedwaggle.engine.local.grid import LocalGrid
+
+__all__ = ["EngineResult", "run"]
+
+_one_run = threading.Lock()  # Flower keeps who a process speaks for in a global
+
+
+@dataclass(frozen=True)
+class EngineResult:
+    """What a run came to.
+
+    Attributes
+    ----------
+    value : Any
+        What the ServerApp's main function returned; Flower itself drops it.
+    seconds : float
+        Wall time, from the call of :func:`run` to its return.
+    messages, errors : int
+        Messages that were sent, and how many were answered by an error.
+    """
+
+    value: Any
+    seconds: float
+    messages: int
+    errors: int
+
+
+def run(
+    app: str | Path | App,
+    *,
+    nodes: int = 10,
+    workers: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    client_timeout: float | None = None,
+    gpus: int | None = None,
+    clients_per_gpu: int = 1,
+    isolate: bool = False,
+    seed: int | None = None,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> EngineResult:
+    """Run an unmodified Flower app: its ServerApp here, its ClientApp in worker processes.
+
+    The app is imported from its folder, as ``flwr run`` does; the working folder stays yours,
+    for the ServerApp and for the clients. One run at a time in a process.
+
+    Parameters
+    ----------
+    app : str | Path | App
+        The app's folder, or what :func:`~fedwaggle.engine.read_app` made of it.
+    nodes : int
+        How many nodes there are; partition ids count from 0. One that is not sampled costs
+        nothing.
+    workers : int | None
+        Worker processes; one for each core if left out.
+    config : Mapping[str, Any] | None
+        Values of the run config to use in place of the app's own.
+    client_timeout : float | None
+        Seconds that a client has for a message. One that takes longer is ended, and its node
+        answers with an error.
+    gpus : int | None
+        GPUs to share out among the workers, one for each; 0 hides them; left out, each worker
+        sees all that there are.
+    clients_per_gpu : int
+        How many workers share a GPU.
+    isolate : bool
+        Whether each message gets a fresh process, as in a deployment. Slower; it finds apps
+        that keep something in module globals.
+    seed : int | None
+        Makes random numbers repeatable that the app does not seed: those of Python, NumPy and
+        torch, for the server and in each message. A client that seeds its generators itself has
+        to do so in each message: what it seeds at import, the engine seeds anew.
+
+        Left out, the generators are the app's own, as in Flower's simulation. What the app does
+        not seed differs from run to run and from worker to worker. What it seeds at import, each
+        worker begins with, and goes on with from message to message; so which numbers a client
+        draws then depends on the worker that it comes to.
+    quiet, verbose : bool
+        Show no progress and no log below a warning; say also what happens to workers.
+
+    Returns
+    -------
+    EngineResult
+        What the ServerApp's main function returned, and figures.
+
+    Raises
+    ------
+    ConfigError
+        If the folder, the config or an option cannot be used.
+    EngineError
+        If a run is already going on in this process, or the ClientApp cannot be imported.
+    Exception
+        What the ServerApp raised, as it is.
+
+    Examples
+    --------
+    >>> result = run("quickstart", nodes=10, config={"num-server-rounds": 3})  # doctest: +SKIP
+    >>> result.messages, result.errors  # doctest: +SKIP
+    (30, 0)
+    """
+    began = time.perf_counter()
+    options, asked = check_both(
+        lambda: EngineOptions(
+            nodes=nodes,
+            workers=workers,
+            client_timeout=client_timeout,
+            gpus=gpus,
+            clients_per_gpu=clients_per_gpu,
+            isolate=isolate,
+            seed=seed,
+            quiet=quiet,
+            verbose=verbose,
+        ),
+        lambda: _read(app, config, nodes),
+    )
+    if sys.platform != "linux":
+        raise EngineError(
+            f"the local engine needs Linux, got {sys.platform}; run the app with `flwr run`"
+        )
+    if not _one_run.acquire(blocking=False):
+        raise EngineError("a run is going on in this process; wait for its end, or use another")
+    try:
+        value, grid = _run(asked, options)
+    finally:
+        _one_run.release()
+    return EngineResult(value, time.perf_counter() - began, grid.messages, grid.errors)
+
+
+def _read(app: str | Path | App, config: Mapping[str, Any] | None, nodes: int) -> App:
+    if not isinstance(app, App):
+        return read_app(app, config, nodes=nodes)
+    if config:
+        raise ConfigError(["config: expected none beside an App that was read; give it there"])
+    refuse_mistakes(app.path, app.serverapp, app.config, nodes)
+    return app
+
+
+def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
+    """Start the workers, import the ServerApp meanwhile, and call it."""
+    from fedwaggle.engine.local.linux.pool import Pool  # what it uses of the system, only Linux has
+
+    run_id = secrets.randbits(63)
+    with ExitStack() as stack:
+        stack.enter_context(exit_on_sigterm())
+        stack.enter_context(many_open_files())
+        progress = stack.enter_context(open_progress(app.config, options.quiet, options.verbose))
+        pool = stack.enter_context(
+            Pool(
+                _setup(app, options, run_id),
+                environment=options.environment(),
+                client_timeout=options.client_timeout,
+                show_line=progress.client_line,
+                report=progress.report,
+            )
+        )
+        stack.enter_context(importing(app))
+        # These import Flower, which takes as long as the workers' own start.
+        from flwr.app import Context, RecordDict
+
+        from fedwaggle.engine import flwr_private
+        from fedwaggle.engine.local.fast_arrays import fast_arrays
+        from fedwaggle.engine.local.grid import LocalGrid
+
+        stack.enter_context(flwr_private.task_identity(run_id, flwr_private.SERVER_NODE_ID))
+        if options.seed is not None:
+            stack.enter_context(RandomNumbers(options.seed)).seed_for(SERVER)
+        server_app = flwr_private.load_server_app(app.serverapp, str(app.path))
+        stack.enter_context(fast_arrays())
+        progress.attach_logs()
+        grid = LocalGrid(pool, run_id=run_id, num_nodes=options.nodes, observer=progress)
+        grid.set_run(flwr_private.describe_run(run_id, app.fab_id, app.version))
+        context = Context(
+            run_id=run_id,
+            node_id=flwr_private.SERVER_NODE_ID,
+            node_config={},
+            state=RecordDict(),
+            run_config=dict(app.config),
+        )
+        stack.enter_context(old_objects_at_rest())
+        return flwr_private.call_server_app(server_app, grid, context), grid
+
+
+def _setup(app: App, options: EngineOptions, run_id: int) -> Setup:
+    return Setup(
+        sys_path=sys.path,
+        folder=str(app.path),
+        clientapp=app.clientapp,
+        run_id=run_id,
+        num_nodes=options.nodes,
+        run_config=app.config,
+        server_pid=os.getpid(),
+        seed=options.seed,
+        workers=options.num_workers,
+        first_slot=0,
+        isolate=options.isolate,
+        fork=options.can_fork,
+        devices=worker_devices(options.gpus, options.num_workers, os.environ),
+    )

@@ -1,0 +1,149 @@
+"""Models on disk: the best one so far and the last one, as state dicts for PyTorch.
+
+A checkpoint is replaced whole or not at all. ``best.json`` says beside ``best.pth`` which
+round it came from, by which value of which metric, and its hash. Load a model with
+``torch.load(path, weights_only=True)``: such a file cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import numpy as np
+
+from fedwaggle.runs.events import BestModel
+from fedwaggle.runs.files import publish, staged
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "BEST",
+    "BEST_FACTS",
+    "FINAL",
+    "holds_best",
+    "is_better",
+    "model_sha256",
+    "read_model",
+    "remove_best",
+    "save_best",
+    "save_final",
+]
+
+BEST = "best.pth"
+BEST_FACTS = "best.json"
+FINAL = "final.pth"
+
+
+def model_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of a model: the names, dtypes, shapes and bytes of its arrays, in order.
+
+    Examples
+    --------
+    >>> model_sha256({"w": np.zeros(2, np.float32)})[:16]
+    '6186676a8d58e573'
+    """
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def is_better(value: object, best: BestModel | None, mode: Literal["max", "min"]) -> bool:
+    """Whether a model with this value of the metric is a new best. What is not finite never is.
+
+    Examples
+    --------
+    >>> is_better(0.5, None, "max"), is_better(float("nan"), None, "max")
+    (True, False)
+    >>> best = BestModel(round=1, metric="loss", value=0.5, sha256="")
+    >>> is_better(0.4, best, "min"), is_better(0.5, best, "min")
+    (True, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    if best is None:
+        return True
+    return value > best.value if mode == "max" else value < best.value
+
+
+def save_best(folder: Path, arrays: Mapping[str, NDArray[Any]], best: BestModel) -> int:
+    """Replace ``best.pth`` and ``best.json``; return the bytes of the model's file.
+
+    Raises
+    ------
+    OSError
+        If they cannot be written; the old ones are then as they were.
+    """
+    facts = _facts(best)
+    with ExitStack() as stack:
+        # Both are written in full before the first is renamed: a full disk spoils neither.
+        model = stack.enter_context(
+            staged(folder / BEST, lambda file: _write_state_dict(file, arrays))
+        )
+        size = model.stat().st_size
+        about = stack.enter_context(staged(folder / BEST_FACTS, lambda file: file.write(facts)))
+        publish(model, folder / BEST)
+        publish(about, folder / BEST_FACTS)
+    return size
+
+
+def holds_best(folder: Path, best: BestModel) -> bool:
+    """Whether ``best.pth`` and ``best.json`` of a run's folder are of this model."""
+    try:
+        told = (folder / BEST_FACTS).read_bytes()
+    except OSError:
+        return False
+    return told == _facts(best) and model_sha256(read_model(folder / BEST)) == best.sha256
+
+
+def remove_best(folder: Path) -> None:
+    """Remove ``best.pth`` and ``best.json``, if they are there."""
+    for name in (BEST, BEST_FACTS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_model(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a model on disk, by name; none if it is not there or is damaged."""
+    import torch
+
+    try:
+        state = torch.load(path, weights_only=True)
+        return {name: tensor.numpy() for name, tensor in state.items()}
+    except Exception:  # noqa: BLE001  # a damaged file can fail in any way, and none yields a model
+        return {}
+
+
+def save_final(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Replace ``final.pth``; return its bytes.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the old one is then as it was.
+    """
+    with staged(folder / FINAL, lambda file: _write_state_dict(file, arrays)) as temp:
+        size = temp.stat().st_size
+        publish(temp, folder / FINAL)
+    return size
+
+
+def _facts(best: BestModel) -> bytes:
+    return best.model_dump_json(indent=2).encode() + b"\n"
+
+
+def _write_state_dict(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
+    import torch
+
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        # torch reports a write that failed as an error of its own; the disk is behind it.
+        raise OSError(f"torch.save: {error}") from error

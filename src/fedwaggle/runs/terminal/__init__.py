@@ -1,0 +1,1 @@
+"""A run in a terminal: ``watch`` follows it, ``screen`` draws it."""
