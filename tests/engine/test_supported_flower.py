@@ -24,7 +24,7 @@ def test_the_engine_runs_on_the_oldest_flower_that_is_supported(tmp_path: Path) 
     which = [sys.executable, "-c", "import flwr; print(flwr.__version__, flwr.__file__)"]
     found = subprocess.run(which, env=env, capture_output=True, text=True, check=True).stdout
     assert found.startswith(f"{OLDEST} {tmp_path}")
-    tests = [str(HERE / name) for name in ("test_flower_contract.py", "test_local_engine.py")]
+    tests = [str(HERE / name) for name in ("test_flwr_private.py", "local/test_local_engine.py")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         env=env,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedwaggle.runs import Request, folder
+from fedwaggle.runs import Request, writer
 from fedwaggle.runs.listing import find_run, list_runs
 from fedwaggle.runs.writer import make_folder, read_request
 
@@ -32,7 +32,7 @@ def test_a_clock_that_jumps_back_does_not_change_the_order(
             cls.hours += 1
             return super().now(tz) - timedelta(hours=cls.hours)
 
-    monkeypatch.setattr(folder, "datetime", Clock)
+    monkeypatch.setattr(writer, "datetime", Clock)
     begun = [begin(tmp_path) for _ in range(3)]
     assert begun == sorted(begun, reverse=True)
     assert find_run("latest", tmp_path) == begun[-1]
@@ -49,7 +49,7 @@ def test_twelve_runs_of_one_second_keep_their_order(
         def now(cls, tz=None):
             return datetime(2026, 1, 2, tzinfo=tz)
 
-    monkeypatch.setattr(folder, "datetime", Clock)
+    monkeypatch.setattr(writer, "datetime", Clock)
     begun = [begin(tmp_path, "iid") for _ in range(12)]
     assert begun[9].name == "20260102T000000Z-iid-10"
     assert [each.path for each in list_runs(tmp_path)] == begun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import count
 
@@ -50,6 +50,12 @@ class InProcessGrid(Grid):
         self.sent: list[Message] = []
         self._ids = count(1)
         self._inbox: dict[str, Message] = {}
+
+    def client_states(self) -> dict[str, bytes]:
+        return {}
+
+    def restore_client_states(self, states: Mapping[str, bytes]) -> None:
+        """Forget them: the clients' contexts are kept here."""
 
     def set_run(self, run: FlowerRun) -> None:
         raise NotImplementedError

@@ -33,7 +33,7 @@ from flwr.supercore.privacy_accounting import (
 
 from fedwaggle.errors import NodesError, RunError
 from fedwaggle.metadata import pack
-from fedwaggle.runs import Request, Run, load, open_run, resuming
+from fedwaggle.runs import Request, Run, load, open_run, opening
 from fedwaggle.runs.best_model import model_sha256, read_model
 from fedwaggle.runs.checkpoints import read_latest_snapshot, write_snapshot
 from fedwaggle.runs.events import current_events, read_events
@@ -606,7 +606,7 @@ def test_a_fork_of_a_run_that_goes_on_has_every_round_once(make_grid, tmp_path, 
         write_snapshot(path, replace(snapshot, server_round=4))
         return snapshot
 
-    monkeypatch.setattr(resuming, "read_latest_snapshot", then_it_goes_on)
+    monkeypatch.setattr(opening, "read_latest_snapshot", then_it_goes_on)
     with open_run(tmp_path, name="new", request=Request(), resume=str(old), fork=True) as run:
         run_rounds(run, FedAvg, make_grid(drift, NODES), 5)
     assert [told[0] for told in facts(run.path)["metrics"]] == [0, 1, 2, 3, 4, 5]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fedwaggle.runs.events import ClientUpdated, Event, RoundFinished, RoundStarted
-from fedwaggle.trackers.facts import Converged, RoundFacts, Rounds, number, tag
+from fedwaggle.trackers.facts import Converged, RoundFacts, Rounds, tag
 
 
 def updated(client: str, seconds: float = 1.0, **metadata: object) -> ClientUpdated:
@@ -96,7 +96,3 @@ def test_names_that_had_to_be_changed_stay_apart() -> None:
     assert len(tag("x" * 1000)) < 80
     assert tag("x" * 1000) != tag("x" * 1001)
     assert tag("\ud800")
-
-
-def test_a_bool_is_no_number() -> None:
-    assert number(True) is None

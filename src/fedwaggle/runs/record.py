@@ -40,6 +40,7 @@ from fedwaggle.runs.events import (
     parse_line,
 )
 from fedwaggle.runs.lines import Lines
+from fedwaggle.runs.metadata_fields import fields
 from fedwaggle.runs.writer import EVENTS
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ class RunRecord:
         DataFrame
             Columns ``round``, ``client``, ``node_id``, ``num_examples``, ``seconds``,
             ``bytes``, and ``metrics.<name>`` and ``metadata.<field>`` for whatever clients
-            sent. A field of several values is left as it is: a dict or a list in its cell.
+            sent. A field of an object in the metadata has its dotted name, such as
+            ``metadata.gpu.heat``; a history is one cell, a dict or a list as it was sent.
         """
         import pandas as pd
 
@@ -389,7 +391,8 @@ _ROUND_COLUMNS = [
 
 def _update_row(update: ClientUpdated) -> dict[str, Any]:
     row = {name: getattr(update, name) for name in _UPDATE_COLUMNS}
-    return row | _prefixed("metrics", update.metrics) | _prefixed("metadata", update.metadata or {})
+    told = dict(fields(update.metadata or {}))
+    return row | _prefixed("metrics", update.metrics) | _prefixed("metadata", told)
 
 
 def _round_row(told: RoundRecord) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Which engine carries a run, told by the grid that it hands to the server."""
+"""Which engine carries a run, by the grid that it hands to the server."""
 
 from __future__ import annotations
 
 from flwr.serverapp import Grid
+
+from fedwaggle.grids import NamedGrid
 
 __all__ = ["SIMULATED", "SIMULATION", "engine_name"]
 
@@ -19,7 +21,9 @@ def engine_name(grid: Grid) -> str:
     Parameters
     ----------
     grid : Grid
-        What carries the messages. A grid may say its ``engine_name`` itself.
+        What carries the messages. A :class:`~fedwaggle.grids.NamedGrid` names its engine itself.
     """
+    if isinstance(grid, NamedGrid):
+        return grid.engine_name
     kind = type(grid).__name__
-    return str(getattr(grid, "engine_name", _BY_GRID.get(kind, kind)))
+    return _BY_GRID.get(kind, kind)

@@ -17,11 +17,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, Self
 
 import httpx
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
+
+from fedwaggle.grids import WakingGrid
 
 __all__ = ["UNREADABLE", "Arrival", "Patience", "exchange", "replies_to"]
 
@@ -151,24 +153,15 @@ def _arrivals(
 
 
 def _replies_of(grid: Grid, sent: Mapping[str, Message]) -> AbstractContextManager[_Source]:
-    if isinstance(grid, _WakingGrid):
+    if isinstance(grid, WakingGrid):
         return _Woken(grid, sent)
     return _Pulled(grid, sent)
-
-
-@runtime_checkable
-class _WakingGrid(Protocol):
-    """A grid that knows which replies there are, without fetching them."""
-
-    def wait_for_replies(self, message_ids: set[str], timeout: float) -> Sequence[str]: ...
-    def pull_messages(self, message_ids: Sequence[str]) -> Iterable[Message]: ...
-    def give_up(self, message_ids: Iterable[str]) -> None: ...
 
 
 class _Woken:
     """The replies of a grid that wakes us: nothing is polled, and what comes late is dropped."""
 
-    def __init__(self, grid: _WakingGrid, waiting: Mapping[str, Message]) -> None:
+    def __init__(self, grid: WakingGrid, waiting: Mapping[str, Message]) -> None:
         self._grid = grid
         self._waiting = waiting  # what is answered leaves it
 

@@ -18,16 +18,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run as FlowerRun
 
 from fedwaggle.errors import NodesError
 from fedwaggle.identity import IDENTITY_ACTION, IDENTITY_KEY, client_order, printable_name
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange, replies_to
+
+if TYPE_CHECKING:
+    from flwr.supercore.run import Run as FlowerRun
 
 __all__ = ["Attendance", "Roster", "RosterGrid", "names_of", "seeded_sampling"]
 

@@ -26,6 +26,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fedwaggle.errors import ConfigError, NodesError, RunError
+from fedwaggle.grids import StatefulGrid
 from fedwaggle.identity import client_order
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, PICKLE_WARNING, Codec, schema_of
 from fedwaggle.runs import Run
@@ -339,7 +340,7 @@ class Waggle(Strategy, Generic[M]):
         given = _constructor_names(type(self)) if self.run.is_fork else frozenset[str]()
         state = replace(state, stopped=state.stopped and not self.run.is_fork)
         restore_strategy(self, snapshot, settings=self._settings, given=given)
-        if hasattr(roster.grid, "restore_client_states"):
+        if isinstance(roster.grid, StatefulGrid):
             roster.grid.restore_client_states(client_states)
         logger.info("resumed after round %d of %s", state.server_round, self.run.path)
         if state.server_round >= plan.num_rounds:
@@ -597,7 +598,8 @@ class Waggle(Strategy, Generic[M]):
         state = replace(state, best=best, histories=histories)
         if self.run is not None:
             # The resume point commits the round: it comes after everything that it stands for.
-            client_states: dict[str, bytes] = getattr(roster.grid, "client_states", dict)()
+            grid = roster.grid
+            client_states = grid.client_states() if isinstance(grid, StatefulGrid) else {}
             self.journal.save_snapshot(
                 to_snapshot(state, self, client_states, self._settings, self.seed)
             )

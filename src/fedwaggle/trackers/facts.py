@@ -10,13 +10,14 @@
     metadata/<field>             number field: its values over the clients, as a histogram
     metadata/<field>/mean, max   the same, in short
     metadata/<field>             yes-or-no field: how many clients said yes
-    metadata/<field>/last        field of several numbers: the last of each client, as a histogram
-    client/<name>/<field>        number field of one client; of several numbers, the last
+    metadata/<field>/last        history: the last number of each client, as a histogram
+    client/<name>/<field>        number field of one client; of a history, the last number
     reply-seconds                from the push to the reply, over the clients, as a histogram
 
-Fields of metadata are read by their type alone, so any metadata class is shown. What clients
-named is made harmless, and what they said is left out of pictures unless it is an ordinary
-number: one client cannot take a tracker from the others.
+Fields of metadata are those of :mod:`fedwaggle.runs.metadata_fields`, so any metadata class is
+shown; a field of an object in the metadata is ``gpu/heat``. Names that clients chose are made
+harmless, and what is no ordinary number is left out of pictures: one client cannot take a tracker
+from the others.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from fedwaggle.runs.events import ClientUpdated, Event, RoundFinished, RoundStarted
+from fedwaggle.runs.metadata_fields import chartable_fields
+from fedwaggle.runs.numbers import as_float, is_ordinary
 
-__all__ = ["Converged", "RoundFacts", "Rounds", "number", "tag"]
+__all__ = ["Converged", "RoundFacts", "Rounds", "tag"]
 
 MAX_CLIENTS = 50  # with numbers of their own
-MAX_FIELDS = 50  # of one client's metadata, and of one set of metrics
-MAX_MAGNITUDE = 1e100  # beyond it, the width of a histogram's bins may overflow
+MAX_METRICS = 50  # of one set, and numbers of one metric
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,17 @@ class Rounds:
         samples.setdefault("reply-seconds", []).append(update.seconds)
         if len(self._charted) < MAX_CLIENTS:
             self._charted.setdefault(update.client)
-        for name, value in list((update.metadata or {}).items())[:MAX_FIELDS]:
-            metadata_field = tag(name)
+        for name, value in chartable_fields(update.metadata or {}):
+            metadata_field = "/".join(map(tag, name.split(".")))
             if isinstance(value, bool):
                 count = scalars.get(f"metadata/{metadata_field}", 0.0)
                 scalars[f"metadata/{metadata_field}"] = count + value
                 continue
-            several = _numbers(value)
-            last = several[-1] if several else number(value)
-            if last is None:
+            is_history = isinstance(value, list)
+            last = value[-1] if isinstance(value, list) else value
+            if not is_ordinary(last):
                 continue
-            sample = f"metadata/{metadata_field}" + ("/last" if several else "")
+            sample = f"metadata/{metadata_field}" + ("/last" if is_history else "")
             samples.setdefault(sample, []).append(last)
             if update.client in self._charted:
                 scalars[f"client/{tag(update.client)}/{metadata_field}"] = last
@@ -146,11 +147,13 @@ class Rounds:
         if update.client in self._converged:
             return None
         self._converged.add(update.client)
+        shown = dict(chartable_fields(said))
+        seconds, losses = shown.get("training_time"), shown.get("training_losses")
         return Converged(
             update.round,
             update.client,
-            number(said.get("training_time")),
-            tuple(_numbers(said.get("training_losses"))),
+            seconds if isinstance(seconds, float) and is_ordinary(seconds) else None,
+            tuple(filter(is_ordinary, losses)) if isinstance(losses, list) else (),
         )
 
 
@@ -173,30 +176,6 @@ def tag(name: str) -> str:
     return f"{plain}-{digest}"
 
 
-def number(value: object) -> float | None:
-    """Return an ordinary number as a float, and none for everything else.
-
-    Examples
-    --------
-    >>> number(3), number(True), number(float("nan")), number(10**400), number("3")
-    (3.0, None, None, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not abs(value) <= MAX_MAGNITUDE:  # NaN is not, either
-        return None
-    return float(value)
-
-
-def _numbers(values: object) -> list[float]:
-    """Return the numbers of a list, or of a mapping's values, in their order."""
-    if isinstance(values, Mapping):
-        values = list(values.values())
-    if not isinstance(values, list):
-        return []
-    return [each for each in map(number, values) if each is not None]
-
-
 def _server_scalars(finished: RoundFinished) -> dict[str, float]:
     scalars = {
         "clients/updates": float(finished.updates),
@@ -211,18 +190,10 @@ def _server_scalars(finished: RoundFinished) -> dict[str, float]:
         ("train", finished.train_metrics),
         ("evaluate", finished.evaluate_metrics),
     ):
-        for name, value in list(metrics.items())[:MAX_FIELDS]:
+        for name, value in list(metrics.items())[:MAX_METRICS]:
             if isinstance(value, list):
-                numbers = enumerate(value[:MAX_FIELDS])
-                scalars |= {f"{group}/{tag(name)}/{i}": _float(each) for i, each in numbers}
+                numbers = enumerate(value[:MAX_METRICS])
+                scalars |= {f"{group}/{tag(name)}/{i}": as_float(each) for i, each in numbers}
             else:
-                scalars[f"{group}/{tag(name)}"] = _float(value)
+                scalars[f"{group}/{tag(name)}"] = as_float(value)
     return scalars
-
-
-def _float(value: float | int) -> float:
-    """Return a metric as a float; an integer beyond all floats is infinite."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.copysign(math.inf, value > 0 or -1)

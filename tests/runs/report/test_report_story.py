@@ -23,7 +23,8 @@ from fedwaggle.runs.report.charts.cells import client_facts, columns, thin, trai
 from fedwaggle.runs.report.charts.fields import drawn_fields
 from fedwaggle.runs.report.charts.models import best_value, families, rate_steps
 from fedwaggle.runs.report.charts.spreads import by_round
-from fedwaggle.runs.report.fields import FieldTable, facts
+from fedwaggle.runs.metadata_fields import chartable_fields
+from fedwaggle.runs.report.fields import FieldTable
 from fedwaggle.runs.report.stats import far_above
 from fedwaggle.runs.report.story import RunStory, State, tell
 from fedwaggle.runs.report.summary import notes, status, tiles
@@ -227,7 +228,7 @@ def test_steps_of_the_learning_rate_are_where_it_changes() -> None:
 
 def test_a_history_is_in_the_order_in_which_its_keys_count() -> None:
     said = {"losses": {"epoch_10": 1.0, "epoch_2": 2.0}, "nested": {"a": 1, "b": 2}, "list": [3, 4]}
-    assert list(facts(said)) == [
+    assert list(chartable_fields(said)) == [
         ("losses", [2.0, 1.0]),
         ("nested.a", 1.0),
         ("nested.b", 2.0),
@@ -236,7 +237,7 @@ def test_a_history_is_in_the_order_in_which_its_keys_count() -> None:
 
 
 def test_numbers_that_are_not_finite_come_as_words() -> None:
-    assert str(list(facts({"a": "Infinity", "b": ["NaN", 1]}))) == "[('a', inf), ('b', [nan, 1.0])]"
+    assert str(list(chartable_fields({"a": "Infinity", "b": ["NaN", 1]}))) == "[('a', inf), ('b', [nan, 1.0])]"
 
 
 def test_a_client_with_a_million_fields_fills_no_page() -> None:

@@ -19,6 +19,7 @@ from fedwaggle.engine.flwr_private import FlowerRun, NodeInfo
 from fedwaggle.engine.local.in_flight import Observer, Traffic
 from fedwaggle.engine.local.linux.pool import MOST_FRAMES, Pool
 from fedwaggle.engine.local.linux.shared_memory import Parcel
+from fedwaggle.grids import NamedGrid, StatefulGrid, WakingGrid
 
 __all__ = ["FIRST_NODE_ID", "LocalGrid"]
 
@@ -26,7 +27,7 @@ FIRST_NODE_ID = 1_000  # of partition 0; the others follow
 _LONGEST_LOOK_SECONDS = 60.0  # then the clock, and what other threads pushed, are looked at anew
 
 
-class LocalGrid(Grid):
+class LocalGrid(Grid, NamedGrid, WakingGrid, StatefulGrid):
     """A grid of nodes that live in the worker processes of this machine.
 
     Parameters
@@ -137,7 +138,7 @@ class LocalGrid(Grid):
             self._traffic.give_up(late)
             return self._traffic.pull(ids - late)
 
-    # ---- what Waggle's strategies use where it is there
+    # ---- the contract with Waggle's strategies: fedwaggle.grids
 
     def wait_for_replies(
         self, message_ids: Iterable[str], timeout: float | None = None

@@ -15,7 +15,9 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fedwaggle.engine.app import App, read_app
@@ -192,7 +194,7 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
         # These import Flower, which takes as long as the workers' own start.
         from flwr.app import Context, RecordDict
 
-        from fedwaggle.engine import flwr_private
+        flwr_private = _private_flower()
         from fedwaggle.engine.local.fast_arrays import fast_arrays
         from fedwaggle.engine.local.grid import LocalGrid
 
@@ -213,6 +215,23 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
         )
         stack.enter_context(old_objects_at_rest())
         return flwr_private.call_server_app(server_app, grid, context), grid
+
+
+def _private_flower() -> ModuleType:
+    """Return the module of Flower's private API; raise if this Flower has another one."""
+    try:
+        from fedwaggle.engine import flwr_private
+
+        changed = flwr_private.changes()
+    except (ImportError, AttributeError, TypeError) as error:
+        changed = [str(error)]
+    if changed:
+        raise EngineError(
+            f"flwr {version('flwr')}: the local engine does not fit this version "
+            f"({'; '.join(changed)}); use --engine flower, or install a version that it was "
+            "tried with, such as flwr==1.42"
+        )
+    return flwr_private
 
 
 def _setup(app: App, options: EngineOptions, run_id: int) -> Setup:

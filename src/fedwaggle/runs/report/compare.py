@@ -15,13 +15,13 @@ from typing import Any
 
 from fedwaggle.errors import RunError
 from fedwaggle.runs.files import write_atomic
+from fedwaggle.runs.numbers import is_ordinary
 from fedwaggle.runs.record import is_being_written
 from fedwaggle.runs.report.charts.figure import Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.charts.models import best_value, families
 from fedwaggle.runs.report.comparison import ComparedRun, Group, comparison_tables, grouped
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.render import footer, paired, read_story
-from fedwaggle.runs.report.stats import is_ordinary
 from fedwaggle.runs.report.summary import current_config
 from fedwaggle.runs.report.words import plotly_text, title_text
 from fedwaggle.text import printable

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedwaggle.runs.events import RunFinished
+from fedwaggle.runs.numbers import is_ordinary
 from fedwaggle.runs.report.charts.figure import SERIES
 from fedwaggle.runs.report.charts.models import BestValue
-from fedwaggle.runs.report.stats import is_ordinary
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.summary import status
 from fedwaggle.runs.report.tables import TableCell, TableColumn, TableOf, TableRow

@@ -14,6 +14,7 @@ from fedwaggle.errors import RunError
 from fedwaggle.runs.events import parse_line, resume_rounds
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.lines import Lines
+from fedwaggle.runs.numbers import is_ordinary
 from fedwaggle.runs.record import is_being_written
 from fedwaggle.runs.report.charts.cells import client_facts, columns
 from fedwaggle.runs.report.charts.clients import STATES, client_figures
@@ -22,7 +23,6 @@ from fedwaggle.runs.report.charts.fields import DrawnFields, drawn_fields, field
 from fedwaggle.runs.report.charts.figure import Figure
 from fedwaggle.runs.report.charts.models import model_figures
 from fedwaggle.runs.report.page import build_page
-from fedwaggle.runs.report.stats import is_ordinary
 from fedwaggle.runs.report.story import RunStory, tell
 from fedwaggle.runs.report.summary import config_rows, facts, notes, status, tiles
 from fedwaggle.runs.report.tables import tables

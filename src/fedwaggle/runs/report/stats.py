@@ -6,43 +6,17 @@ sums, means and the axes of all others may overflow.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spread", "as_float", "far_above", "groups", "is_ordinary", "spread"]
+from fedwaggle.runs.numbers import MAX_MAGNITUDE
 
-MAX_MAGNITUDE = 1e100  # of an ordinary number
+__all__ = ["Spread", "far_above", "groups", "spread"]
 
 Floats = NDArray[np.float64]
-
-
-def as_float(value: float) -> float:
-    """Return a number of an event as a float; JSON has integers beyond all floats.
-
-    Examples
-    --------
-    >>> as_float(3), as_float(-(10**400))
-    (3.0, -inf)
-    """
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def is_ordinary(value: float) -> bool:
-    """Return whether sums and axes can hold a number.
-
-    Examples
-    --------
-    >>> is_ordinary(-0.5), is_ordinary(1e308), is_ordinary(math.nan)
-    (True, False, False)
-    """
-    return abs(value) <= MAX_MAGNITUDE
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from fedwaggle.runs.events import (
     UnknownEvent,
     marked_events,
 )
+from fedwaggle.runs.numbers import as_float
 from fedwaggle.runs.report.fields import FieldTable
-from fedwaggle.runs.report.stats import as_float
 from fedwaggle.runs.report.words import natural_key
 
 __all__ = ["Cell", "Latest", "Refusal", "Round", "RunStory", "State", "tell"]

@@ -17,8 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedwaggle.runs.events import ClientQuarantined, MetricValue
+from fedwaggle.runs.events import ClientQuarantined
 from fedwaggle.runs.listing import STATUS_STYLES, duration
+from fedwaggle.runs.numbers import as_float
 from fedwaggle.runs.record import RoundRecord, RunRecord
 from fedwaggle.text import printable
 
@@ -148,18 +149,11 @@ def _courses(run: RunRecord) -> list[tuple[str, list[float]]]:
         shown = each.metrics or each.evaluate_metrics or each.train_metrics
         for name, value in shown.items():
             if not isinstance(value, list):
-                courses.setdefault(name, []).append(_float(value))
+                courses.setdefault(name, []).append(as_float(value))
     rates = [each.learning_rate for each in run.rounds if each.learning_rate is not None]
     first = [name for word in ("accuracy", "loss") for name in courses if word in name]
     ordered = dict.fromkeys([*first, *courses])
     return [(name, courses[name]) for name in ordered] + ([("learning rate", rates)] * bool(rates))
-
-
-def _float(value: MetricValue) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # lists were left out
-    except OverflowError:  # an integer beyond all floats
-        return math.copysign(math.inf, value > 0 or -1)  # type: ignore[operator]
 
 
 def _grid(run: RunRecord, width: int, client_rows: int) -> list[RenderableType]:

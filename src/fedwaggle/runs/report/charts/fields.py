@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedwaggle.runs.numbers import is_ordinary
 from fedwaggle.runs.report.charts.cells import history_steps, thin
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, band, layout, line
 from fedwaggle.runs.report.charts.spreads import by_round, named_points
-from fedwaggle.runs.report.stats import far_above, groups, is_ordinary, spread
+from fedwaggle.runs.report.stats import far_above, groups, spread
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.words import title_text
 

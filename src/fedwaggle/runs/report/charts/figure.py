@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fedwaggle.runs.report.stats import Spread, is_ordinary
+from fedwaggle.runs.numbers import is_ordinary
+from fedwaggle.runs.report.stats import Spread
 
 __all__ = ["SERIES", "Figure", "band", "layout", "line", "rounded"]
 

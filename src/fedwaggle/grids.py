@@ -1,0 +1,49 @@
+"""What a grid may offer beyond Flower's ``Grid``: the contract of engines and strategies.
+
+Flower's own grids offer none of it, and a strategy works without. The local engine's grid offers
+all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+__all__ = ["NamedGrid", "StatefulGrid", "WakingGrid"]
+
+
+@runtime_checkable
+class NamedGrid(Protocol):
+    """A grid that names its engine."""
+
+    engine_name: str
+
+
+@runtime_checkable
+class WakingGrid(Protocol):
+    """A grid that knows which replies have arrived without fetching them."""
+
+    def wait_for_replies(
+        self, message_ids: Iterable[str], timeout: float | None = None
+    ) -> Sequence[str]:
+        """Wait until one of these messages is answered; return the ids of all that are."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies to these messages that are there."""
+
+    def give_up(self, message_ids: Iterable[str]) -> None:
+        """Withdraw messages that no client has begun, and drop the replies to the others."""
+
+
+@runtime_checkable
+class StatefulGrid(Protocol):
+    """A grid that holds the ``Context.state`` of its clients, so that a run can be resumed."""
+
+    def client_states(self) -> dict[str, bytes]:
+        """Return the states of the clients that have one, by name, as Flower serialises them."""
+
+    def restore_client_states(self, states: Mapping[str, bytes]) -> None:
+        """Replace the states of all clients by these."""
