@@ -29,12 +29,12 @@ import torch  # noqa: F401  # a server whose model is of torch has imported it l
 from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-from fedwaggle.strategy.replies.admission import Admitted, Limits, Template, admit
-from fedwaggle.strategy.bounds.changes import Ruler
-from fedwaggle.strategy.exchange import Arrival
-from fedwaggle.strategy.averaging.fold import Fold
 from fedwaggle.strategy.averaging.arrays import ArraySpec, decoded
+from fedwaggle.strategy.averaging.fold import Fold
+from fedwaggle.strategy.bounds.changes import Ruler
 from fedwaggle.strategy.bounds.outliers import Bounds, OutlierRule, Sizes
+from fedwaggle.strategy.exchange import Arrival
+from fedwaggle.strategy.replies.admission import Admitted, Limits, Template, admit
 from fedwaggle.strategy.updates import Quarantined
 
 ARRAYS = 10

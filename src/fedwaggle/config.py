@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from fedwaggle.errors import ConfigError
+from fedwaggle.metadata import DEFAULT_MAX_BYTES
 
 __all__ = ["TRACKER_NAMES", "RunConfig", "mistakes_in", "read_config", "too_many_nodes"]
 
@@ -212,7 +213,7 @@ class RunConfig(BaseModel):
         description="Whether clients may run code on the server, as pickle lets them.",
     )
     max_metadata_bytes: int = Field(
-        default=65_536, ge=1, description="Largest metadata that is sent or decoded."
+        default=DEFAULT_MAX_BYTES, ge=1, description="Largest metadata that is sent or decoded."
     )
     metadata_budget: int = Field(
         default=4_194_304,

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from flwr.app import Message
+    from flwr.serverapp import Grid
 
-__all__ = ["NamedGrid", "StatefulGrid", "WakingGrid"]
+__all__ = ["SIMULATED", "SIMULATION", "NamedGrid", "StatefulGrid", "WakingGrid", "engine_name"]
+
+SIMULATION = "flower-simulation"
+SIMULATED = {SIMULATION, "local"}
+"""Engines whose number of nodes is set, each with its part of the data by number."""
+
+_BY_GRID = {"InMemoryGrid": SIMULATION, "HttpGrid": "flower-superlink"}
 
 
 @runtime_checkable
@@ -47,3 +54,17 @@ class StatefulGrid(Protocol):
 
     def restore_client_states(self, states: Mapping[str, bytes]) -> None:
         """Replace the states of all clients by these."""
+
+
+def engine_name(grid: Grid) -> str:
+    """Return the name of an engine; of one that is not known, its grid's class.
+
+    Parameters
+    ----------
+    grid : Grid
+        What carries the messages. A :class:`NamedGrid` names its engine itself.
+    """
+    if isinstance(grid, NamedGrid):
+        return grid.engine_name
+    kind = type(grid).__name__
+    return _BY_GRID.get(kind, kind)

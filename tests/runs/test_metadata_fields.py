@@ -28,6 +28,7 @@ def events(metadata: dict[str, Any]) -> list[Any]:
             client="a",
             node_id="1",
             num_examples=1,
+            metrics={},
             metadata=metadata,
             seconds=1.0,
             bytes=1,

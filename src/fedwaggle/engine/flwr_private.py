@@ -112,7 +112,7 @@ def changes() -> list[str]:
         "Metadata": {*METADATA_FIELDS} == metadata.__dict__.keys() - {"_delivered_at"},
         "Message": message.__dict__.keys() == {"_metadata", "_content", "_error"},
         "ConfigRecord": "_data" in ConfigRecord().__dict__,
-        "Array": array.__dict__.keys() == {"dtype", "shape", "stype", "data"},
+        "Array": array.__dict__.keys() >= {"dtype", "shape", "stype", "data"},
         "Array.from_numpy_ndarray": isinstance(
             Array.__dict__.get("from_numpy_ndarray"), classmethod
         ),

@@ -1,7 +1,7 @@
 """The server side: a mixin that makes any Flower strategy read metadata and record the run."""
 
+from fedwaggle.grids import engine_name
 from fedwaggle.strategy.bounds.outliers import OutlierRule
-from fedwaggle.strategy.engines import engine_name
 from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
 from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules

@@ -19,9 +19,9 @@ from flwr.serverapp.strategy import (
 )
 
 from fedwaggle.strategy.codes import Code
+from fedwaggle.strategy.layers import layers_of
 from fedwaggle.strategy.policies import Policy, RestStragglers
 from fedwaggle.strategy.rounds import RoundSummary
-from fedwaggle.strategy.settings import layers_of
 from fedwaggle.strategy.updates import Quarantined
 
 __all__ = ["Cause", "known_causes", "lost_replies"]

@@ -10,6 +10,8 @@ from fedwaggle.strategy.bounds.outliers import OutlierRule
 
 __all__ = ["RoundRules"]
 
+_DEFAULT = RunConfig()  # each default is written once, beside its key
+
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRules:
@@ -42,26 +44,31 @@ class RoundRules:
         How far a reply may be out of line with the others.
     """
 
-    min_replies: int = 0
-    grace: float = 0.0
-    node_timeout: float = 600.0
-    max_skipped_rounds: int = 3
-    cooldown_after: int = 3
-    cooldown_rounds: int = 5
-    on_bad_metadata: Literal["keep-weights", "drop-reply"] = "keep-weights"
-    max_num_examples: int = 10_000_000
-    fold_buffer: int = 67_108_864
-    metadata_budget: int = 4_194_304
+    min_replies: int = _DEFAULT.min_replies
+    grace: float = _DEFAULT.grace
+    node_timeout: float = _DEFAULT.node_timeout
+    max_skipped_rounds: int = _DEFAULT.max_skipped_rounds
+    cooldown_after: int = _DEFAULT.cooldown_after
+    cooldown_rounds: int = _DEFAULT.cooldown_rounds
+    on_bad_metadata: Literal["keep-weights", "drop-reply"] = _DEFAULT.on_bad_metadata
+    max_num_examples: int = _DEFAULT.max_num_examples
+    fold_buffer: int = _DEFAULT.fold_buffer
+    metadata_budget: int = _DEFAULT.metadata_budget
     outliers: OutlierRule = field(default_factory=OutlierRule)
 
     @classmethod
     def of(cls, config: RunConfig) -> RoundRules:
         """Return the rules that a run config asks for."""
-        names = cls.__dataclass_fields__.keys() - {"outliers"}
-        outliers = OutlierRule(
-            share=config.outlier_share,
-            clip_norm=config.outlier_clip_norm,
-            clip_weight=config.outlier_clip_weight,
-            quarantine=config.outlier_quarantine,
+        return cls(
+            min_replies=config.min_replies,
+            grace=config.grace,
+            node_timeout=config.node_timeout,
+            max_skipped_rounds=config.max_skipped_rounds,
+            cooldown_after=config.cooldown_after,
+            cooldown_rounds=config.cooldown_rounds,
+            on_bad_metadata=config.on_bad_metadata,
+            max_num_examples=config.max_num_examples,
+            fold_buffer=config.fold_buffer,
+            metadata_budget=config.metadata_budget,
+            outliers=OutlierRule.of(config),
         )
-        return cls(outliers=outliers, **{name: getattr(config, name) for name in names})

@@ -28,7 +28,7 @@ from fedwaggle.runs.events import (
     UnknownEvent,
     current_events,
 )
-from fedwaggle.strategy.roster import Attendance
+from fedwaggle.strategy.cohort.roster import Attendance
 
 __all__ = ["RunState", "from_snapshot", "restore_strategy", "to_ndarrays", "to_snapshot"]
 

@@ -19,11 +19,11 @@ from fedwaggle.runs.events import (
     RunStarted,
     UnknownEvent,
 )
+from fedwaggle.runs.metadata_fields import chartable_fields
 from fedwaggle.runs.report.charts.cells import client_facts, columns, thin, training_seconds
 from fedwaggle.runs.report.charts.fields import drawn_fields
 from fedwaggle.runs.report.charts.models import best_value, families, rate_steps
 from fedwaggle.runs.report.charts.spreads import by_round
-from fedwaggle.runs.metadata_fields import chartable_fields
 from fedwaggle.runs.report.fields import FieldTable
 from fedwaggle.runs.report.stats import far_above
 from fedwaggle.runs.report.story import RunStory, State, tell
@@ -237,7 +237,10 @@ def test_a_history_is_in_the_order_in_which_its_keys_count() -> None:
 
 
 def test_numbers_that_are_not_finite_come_as_words() -> None:
-    assert str(list(chartable_fields({"a": "Infinity", "b": ["NaN", 1]}))) == "[('a', inf), ('b', [nan, 1.0])]"
+    assert (
+        str(list(chartable_fields({"a": "Infinity", "b": ["NaN", 1]})))
+        == "[('a', inf), ('b', [nan, 1.0])]"
+    )
 
 
 def test_a_client_with_a_million_fields_fills_no_page() -> None:

@@ -36,10 +36,12 @@ from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedwaggle.config import RunConfig
 from fedwaggle.strategy.codes import Code, Refused
 
 __all__ = ["Bounds", "OutlierRule", "Sizes", "Terms", "bounded_weights"]
 
+_DEFAULT = RunConfig()  # each default is written once, beside its key
 _MAJORITY = 3  # the fewest replies of which most can be honest if one is not
 
 
@@ -62,10 +64,20 @@ class OutlierRule:
         0 quarantines none.
     """
 
-    share: float = 0.1
-    clip_norm: float = 2.0
-    clip_weight: float = 2.0
-    quarantine: float = 100.0
+    share: float = _DEFAULT.outlier_share
+    clip_norm: float = _DEFAULT.outlier_clip_norm
+    clip_weight: float = _DEFAULT.outlier_clip_weight
+    quarantine: float = _DEFAULT.outlier_quarantine
+
+    @classmethod
+    def of(cls, config: RunConfig) -> OutlierRule:
+        """Return the rule that a run config asks for."""
+        return cls(
+            share=config.outlier_share,
+            clip_norm=config.outlier_clip_norm,
+            clip_weight=config.outlier_clip_weight,
+            quarantine=config.outlier_quarantine,
+        )
 
     def set_aside(self, replies: int) -> int:
         """Return how many of so many replies may be hostile.

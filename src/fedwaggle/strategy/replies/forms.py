@@ -11,9 +11,9 @@ from fedwaggle.errors import ConfigError
 from fedwaggle.strategy.averaging.arrays import Template, decode
 from fedwaggle.strategy.averaging.finite import first_non_finite
 from fedwaggle.strategy.codes import Code, Refused
+from fedwaggle.strategy.layers import layers_of
 from fedwaggle.strategy.replies.messages import records_of
 from fedwaggle.strategy.replies.trees import ONLY_KEY, TREE_STRATEGIES, check_trees
-from fedwaggle.strategy.settings import layers_of
 from fedwaggle.text import printable
 
 __all__ = ["Form", "check_arrays", "check_free", "form_of", "is_overridden", "model_record"]

@@ -56,7 +56,7 @@ from numpy.typing import NDArray
 from fedwaggle.strategy.averaging.arrays import Template, encode
 from fedwaggle.strategy.averaging.fold import Fold, Mean, to_dtype
 from fedwaggle.strategy.averaging.whole import is_wide
-from fedwaggle.strategy.settings import layers_of
+from fedwaggle.strategy.layers import layers_of
 from fedwaggle.strategy.step.metrics import average_metrics
 
 __all__ = [

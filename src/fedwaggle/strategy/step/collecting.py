@@ -23,10 +23,10 @@ from fedwaggle.strategy.averaging.kept import Kept
 from fedwaggle.strategy.averaging.whole import is_wide
 from fedwaggle.strategy.bounds.changes import Ruler, scales_by_key, shortened
 from fedwaggle.strategy.bounds.outliers import Terms
+from fedwaggle.strategy.layers import layers_of, owner_of, setting_of
 from fedwaggle.strategy.replies.admission import Admitted
 from fedwaggle.strategy.replies.forms import Form, model_record
 from fedwaggle.strategy.replies.messages import records_of
-from fedwaggle.strategy.settings import layers_of, owner_of, setting_of
 from fedwaggle.strategy.step.aggregation import (
     Fold,
     Mean,

@@ -11,9 +11,9 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedwaggle.strategy.averaging.arrays import Arrays, encode
+from fedwaggle.strategy.layers import setting_of
 from fedwaggle.strategy.replies.admission import Admitted
 from fedwaggle.strategy.replies.messages import records_of
-from fedwaggle.strategy.settings import setting_of
 
 __all__ = [
     "alike",

@@ -10,8 +10,8 @@ from flwr.serverapp.strategy import Strategy
 
 from fedwaggle.identity import client_order
 from fedwaggle.strategy.bounds.outliers import OutlierRule, bounded_weights
+from fedwaggle.strategy.layers import setting_of
 from fedwaggle.strategy.replies.admission import AdmittedEvaluation
-from fedwaggle.strategy.settings import setting_of
 from fedwaggle.strategy.step.contents import alike, metrics_in, with_content, with_weight
 from fedwaggle.strategy.step.metric_functions import metrics_of, whole_of
 

@@ -14,8 +14,8 @@ from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
+from fedwaggle.strategy.layers import owner_of
 from fedwaggle.strategy.replies.admission import PartialContent
-from fedwaggle.strategy.settings import owner_of
 from fedwaggle.strategy.step.contents import metrics_in
 from fedwaggle.strategy.step.metrics import average_metrics
 

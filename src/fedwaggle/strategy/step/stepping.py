@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedwaggle.strategy.averaging.arrays import Template, decode
 from fedwaggle.strategy.averaging.finite import first_non_finite
 from fedwaggle.strategy.averaging.kept import Kept
-from fedwaggle.strategy.settings import layers_of
+from fedwaggle.strategy.layers import layers_of
 from fedwaggle.strategy.step.collecting import Collector, Step
 
 __all__ = ["take_step"]

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from fedwaggle.errors import NodesError
@@ -29,6 +28,7 @@ from fedwaggle.identity import IDENTITY_ACTION, IDENTITY_KEY, client_order, prin
 from fedwaggle.strategy.exchange import Arrival, Patience, exchange, replies_to
 
 if TYPE_CHECKING:
+    from flwr.proto.node_pb2 import NodeInfo
     from flwr.supercore.run import Run as FlowerRun
 
 __all__ = ["Attendance", "Roster", "RosterGrid", "names_of", "seeded_sampling"]

@@ -12,7 +12,13 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp.strategy.strategy_utils import sample_nodes
 
 from fedwaggle.errors import NodesError
-from fedwaggle.strategy.roster import Attendance, Roster, RosterGrid, names_of, seeded_sampling
+from fedwaggle.strategy.cohort.roster import (
+    Attendance,
+    Roster,
+    RosterGrid,
+    names_of,
+    seeded_sampling,
+)
 from waiting import PATIENCE
 
 
