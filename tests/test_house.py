@@ -1,11 +1,16 @@
-"""The map of the house is complete."""
+"""The house can be drawn from memory: a complete map, and folders of at most 14 files."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "fedwaggle"
+FOLDERS = [SOURCE, *(file.parent for file in SOURCE.glob("*/**/__init__.py"))]
 
 
 def test_the_map_of_the_contributing_page_is_the_tree() -> None:
@@ -18,3 +23,15 @@ def test_the_map_of_the_contributing_page_is_the_tree() -> None:
     spec.loader.exec_module(draw_map)
     page = (ROOT / "CONTRIBUTING.md").read_text()
     assert draw_map.replaced(page, draw_map.draw()) == page
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_folder_has_at_most_14_files(folder: Path) -> None:
+    assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= 14
+
+
+def test_every_folder_says_what_its_files_are_to_each_other() -> None:
+    """A package that is opened first has a docstring of more than a name."""
+    for folder in FOLDERS:
+        docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert docstring, folder
