@@ -1,4 +1,4 @@
-"""The commands that read: runs, report, watch, compare."""
+"""The commands that read: runs, report, watch, compare, track."""
 
 from __future__ import annotations
 
@@ -113,3 +113,27 @@ def test_a_run_that_is_not_there_is_status_2(waggle, command: list[str]) -> None
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected latest, the name of a run, or its folder")
     assert "Traceback" not in done.stderr
+
+
+def test_track_shows_an_old_run_whole(waggle, two_runs: list[Path]) -> None:
+    done = waggle("track", two_runs[0].name, "--tracker", "tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{two_runs[0].name} is shown in tensorboard\n"
+    assert list((two_runs[0] / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (two_runs[1] / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--tracker", "mlfow"]])
+def test_track_needs_a_tracker_that_is_known(
+    waggle, two_runs: list[Path], options: list[str]
+) -> None:
+    done = waggle("track", *options)
+    assert done.returncode == 2
+    assert "--tracker: expected one of tensorboard, wandb, got" in done.stderr
+
+
+def test_track_fails_if_the_tracker_does(waggle, two_runs: list[Path]) -> None:
+    (two_runs[1] / "tensorboard").write_text("a file where the folder should be")
+    done = waggle("track", "--tracker", "tensorboard")
+    assert done.returncode == 1
+    assert "Tracker tensorboard is dropped: FileExistsError" in done.stderr

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from fedwaggle.trackers.replay import CatchUp
 from rich.console import Console
 
 from fedwaggle.runs import lines, load
@@ -15,7 +16,6 @@ from fedwaggle.runs.report import read_story, write_report
 from fedwaggle.runs.report.compare import write_comparison
 from fedwaggle.runs.terminal.screen import frame
 from fedwaggle.runs.terminal.watch import Tail
-from fedwaggle.trackers.replay import CatchUp
 from runs.report_data import Federation, run_events, write_run
 
 EVENTS = run_events(Federation(rounds=3, clients=4, fraction=1.0, trouble=0.0))

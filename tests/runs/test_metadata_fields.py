@@ -10,7 +10,7 @@ from fedwaggle.runs.events import ClientUpdated, RoundFinished, RoundStarted, Ru
 from fedwaggle.runs.metadata_fields import chartable_fields, fields
 from fedwaggle.runs.record import record_of
 from fedwaggle.runs.report.story import tell
-from fedwaggle.trackers.facts import Rounds
+from fedwaggle.trackers.round_metrics import Rounds
 
 NESTED = {
     "gpu": {"heat": 71, "watts": 250, "name": "x"},

@@ -23,6 +23,7 @@ from fedwaggle.runs.events import (
     to_line,
 )
 from fedwaggle.trackers import open_trackers
+from waiting import PATIENCE
 
 HOSTILE = "../[red]`x\n\x1b[31m"  # a client's name
 
@@ -92,14 +93,12 @@ def a_resume(server_round: int) -> Event:
 
 def tell(run: Path, names: Sequence[str], events: Sequence[Event]) -> None:
     """Append events to a run's record, with trackers attached."""
-    sinks = open_trackers(names, run, project="waggle-tests")
+    trackers = open_trackers(names, run, project="waggle-tests")
     with (run / "events.jsonl").open("a") as file:
         for event in events:
             file.write(to_line(event) + "\n")
-            for sink in sinks:
-                sink.offer(to_line(event))
-    for sink in sinks:
-        sink.close()
+    for tracker in trackers:
+        tracker.close(PATIENCE)
 
 
 @pytest.fixture

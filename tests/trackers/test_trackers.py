@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -13,11 +12,9 @@ import pytest
 
 import fedwaggle.trackers
 from fedwaggle.config import TRACKER_NAMES
-from fedwaggle.errors import TrackerError
-from fedwaggle.runs.events import Event, RoundFinished
+from fedwaggle.runs.events import Event
 from fedwaggle.trackers import TRACKERS, Tracker, open_trackers
-from fedwaggle.trackers.process import ProcessSink
-from fedwaggle.trackers.replay import CatchUp
+from waiting import PATIENCE
 
 Tell = Callable[[Path, Sequence[str], Sequence[Event]], None]
 
@@ -57,9 +54,9 @@ def test_a_name_that_is_not_known_is_one_warning_that_names_those_that_are(
 
 
 def test_a_tracker_that_is_asked_for_twice_is_opened_once(run: Path) -> None:
-    sinks = open_trackers(["x", "x"], run, project="")
-    assert [sink.name for sink in sinks] == ["x"]
-    sinks[0].close()
+    opened = open_trackers(["tensorboard", "tensorboard"], run, project="")
+    assert [tracker.name for tracker in opened] == ["tensorboard"]
+    opened[0].close(PATIENCE)
 
 
 def test_a_tracker_that_cannot_write_its_files_is_one_warning(
@@ -69,58 +66,3 @@ def test_a_tracker_that_cannot_write_its_files_is_one_warning(
     tell(run, ["tensorboard"], whole_run)
     assert len(warnings) == 1
     assert "FileExistsError" in warnings[0]
-
-
-def process(body: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **options: float) -> None:
-    """Start a tracker's process whose code is ``body`` instead, tell it a round, and close it."""
-    program = tmp_path / "program"
-    program.write_text(f"#!{sys.executable}\nimport sys, time\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    sink = ProcessSink("wandb", [], **options)
-    sink.record(RoundFinished(round=1, seconds=1.0))
-    sink.close()
-
-
-def test_a_process_that_ends_without_a_word_is_an_error_with_its_last_words(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with pytest.raises(TrackerError, match="ended early: RuntimeError: boom"):
-        process("raise RuntimeError('boom')", monkeypatch, tmp_path)
-
-
-def test_a_process_that_fails_later_is_an_error_that_says_why(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    body = """print('"ready"', flush=True); sys.stdin.readline(); print('"no disk"'); sys.exit(1)"""
-    with pytest.raises(TrackerError, match="no disk"):
-        process(body, monkeypatch, tmp_path)
-
-
-def test_a_process_that_hangs_at_its_end_is_killed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    body = """print('"ready"', flush=True); time.sleep(3600)"""
-    with pytest.raises(TrackerError, match=r"not done 0\.2 s after"):
-        process(body, monkeypatch, tmp_path, close_seconds=0.2)
-
-
-def test_the_past_ends_where_it_ended_when_the_trackers_were_opened(tmp_path: Path) -> None:
-    """What the run writes while a tracker still opens comes once, not twice."""
-    shown: list[Event] = []
-
-    class Recording:
-        def record(self, event: Event) -> None:
-            shown.append(event)
-
-        def close(self) -> None:
-            pass
-
-    rounds = [RoundFinished(round=each, seconds=1.0) for each in range(3)]
-    events = tmp_path / "events.jsonl"
-    lines = [each.model_dump_json() + "\n" for each in rounds]
-    events.write_text("".join(lines))
-    sink = CatchUp(Recording(), events, past=len(lines[0]))
-    sink.record(rounds[1])
-    sink.record(rounds[2])
-    assert shown == rounds

@@ -22,7 +22,7 @@ import pytest
 
 from fedwaggle.runs.events import Event, RoundFinished
 from fedwaggle.trackers.wandb import WandbTracker, wandb_id
-from waiting import PATIENCE, wait_until
+from waiting import PATIENCE, wait_for_end
 
 Tell = Callable[[Path, Sequence[str], Sequence[Event]], None]
 
@@ -140,13 +140,12 @@ import sys, time
 from pathlib import Path
 from fedwaggle.runs.events import RoundFinished, to_line
 from fedwaggle.trackers import open_trackers
-(sink,) = open_trackers(["wandb"], Path(sys.argv[1]), project="waggle-tests")
-for each in range(3):
-    sink.offer(to_line(RoundFinished(round=each, seconds=1.0)))
-while sink._lines or not sink._opened:
-    time.sleep(0.05)
-time.sleep(0.2)  # the last line is on its way through the pipe
-print("told", flush=True)
+run = Path(sys.argv[1])
+trackers = open_trackers(["wandb"], run, project="waggle-tests")
+with (run / "events.jsonl").open("w") as file:
+    for each in range(3):
+        file.write(to_line(RoundFinished(round=each, seconds=1.0)) + "\\n")
+print(trackers[0]._process.pid, flush=True)
 time.sleep(3600)
 """
     process = subprocess.Popen(
@@ -154,9 +153,9 @@ time.sleep(3600)
     )
     with process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "told\n"
+        tracker = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-    wait_until(lambda: summary(run)["exit_code"] is not None)
+    wait_for_end([tracker])
     assert [item["round"] for item in history(run)] == [0, 1, 2]
     assert summary(run)["exit_code"] == 1
 

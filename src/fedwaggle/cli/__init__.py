@@ -15,5 +15,6 @@ app.command(name="runs")(show.runs)
 app.command(name="report")(show.report)
 app.command(name="watch")(show.watch)
 app.command(name="compare")(show.compare)
+app.command(name="track")(show.track)
 
 __all__ = ["app"]

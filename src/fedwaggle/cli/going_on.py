@@ -47,7 +47,7 @@ def app_that_goes_on(
     from fedwaggle.engine import read_app
     from fedwaggle.runs.listing import find_run
     from fedwaggle.runs.opening import nodes_of
-    from fedwaggle.runs.writer import read_request
+    from fedwaggle.runs.request import read_request
 
     asked = read_app(app, overrides)
     if which is None:

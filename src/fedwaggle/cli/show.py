@@ -1,4 +1,4 @@
-"""``waggle runs``, ``report``, ``watch`` and ``compare``: readers of what runs have recorded."""
+"""``waggle runs``, ``report``, ``watch``, ``compare`` and ``track``: readers of runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Annotated
 
 import typer
 
-from fedwaggle.cli.base import outputs_here
+from fedwaggle.cli.base import FAILED, outputs_here
 from fedwaggle.errors import ConfigError
 
-__all__ = ["compare", "report", "runs", "watch"]
+__all__ = ["compare", "report", "runs", "track", "watch"]
+
+_LOOK_SECONDS = 0.5
+_TRACK_SECONDS = 600.0  # for an upload of a whole run
 
 Run = Annotated[str, typer.Argument(help="A run: latest, its name, or its folder.")]
 
@@ -102,3 +105,34 @@ def compare(
 
     root = outputs_here()
     typer.echo(write_comparison([find_run(run, root) for run in runs], output))
+
+
+def track(
+    run: Run = "latest",
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="wandb or tensorboard; repeat for both.")
+    ] = None,
+    project: Annotated[str, typer.Option(help="Project in Weights & Biases.")] = "fedwaggle",
+) -> None:
+    """Show a run in a tracker, whole: one that has ended, or one that goes on until its end.
+
+    RUN is latest, the name of a run, or its folder; latest if left out.
+    """
+    import time
+
+    from fedwaggle.runs.listing import find_run
+    from fedwaggle.runs.record import is_being_written
+    from fedwaggle.trackers import TRACKERS, open_trackers
+
+    known = ", ".join(TRACKERS)
+    if unknown := [name for name in tracker or [""] if name not in TRACKERS]:
+        raise ConfigError([f"--tracker: expected one of {known}, got {name!r}" for name in unknown])
+    path = find_run(run, outputs_here())
+    started = open_trackers(tracker or (), path, project=project)
+    while is_being_written(path) and not all(one.is_dropped for one in started):
+        time.sleep(_LOOK_SECONDS)
+    for one in started:
+        one.close(_TRACK_SECONDS)
+    if len(started) < len(set(tracker or ())) or any(one.is_dropped for one in started):
+        raise typer.Exit(FAILED)
+    typer.echo(f"{path.name} is shown in {', '.join(one.name for one in started)}")

@@ -14,9 +14,8 @@ from rich.text import Text
 from fedwaggle.errors import RunError
 from fedwaggle.runs.events import BestModel, Event, UnknownEvent, parse_line
 from fedwaggle.runs.lines import Lines
-from fedwaggle.runs.order import run_folders
+from fedwaggle.runs.paths import EVENTS, run_folders
 from fedwaggle.runs.record import is_being_written, record_of
-from fedwaggle.runs.writer import EVENTS
 from fedwaggle.text import printable
 
 __all__ = ["STATUS_STYLES", "RunListing", "duration", "find_run", "list_runs", "render_runs"]

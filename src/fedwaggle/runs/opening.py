@@ -36,8 +36,9 @@ from fedwaggle.runs.events import (
     to_line,
 )
 from fedwaggle.runs.listing import find_run
-from fedwaggle.runs.request import Request, breaking_changes, changes, code_changes
-from fedwaggle.runs.writer import EVENTS, Run, make_folder, read_request
+from fedwaggle.runs.paths import EVENTS
+from fedwaggle.runs.request import Request, breaking_changes, changes, code_changes, read_request
+from fedwaggle.runs.writer import Run, make_folder
 
 __all__ = ["nodes_of", "open_run"]
 

@@ -41,7 +41,7 @@ from fedwaggle.runs.events import (
 )
 from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.metadata_fields import fields
-from fedwaggle.runs.writer import EVENTS
+from fedwaggle.runs.paths import EVENTS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@
 
 A resumed run must end with the model of an uninterrupted one. So a config key that decides the
 model may not change between the two; a key that decides only where things go or how long a
-run is may. The comparison is pure; reading and writing the file is in ``folder``.
+run is may.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from fedwaggle.errors import RunError
+from fedwaggle.runs.paths import REQUEST
+from fedwaggle.text import printable
+
 __all__ = [
     "Request",
     "breaking_changes",
@@ -25,6 +29,7 @@ __all__ = [
     "code_changes",
     "code_hash",
     "installed_versions",
+    "read_request",
     "source_hashes",
 ]
 
@@ -153,3 +158,18 @@ def code_changes(old: Request, new: Request) -> str:
         f"{name}{marks[name in old.sources, name in new.sources]}"
         for name in changes(old.sources, new.sources)
     )
+
+
+def read_request(path: Path) -> Request:
+    """Return what was asked of a run.
+
+    Raises
+    ------
+    RunError
+        If there is no folder of a run.
+    """
+    try:
+        return Request.model_validate_json((path / REQUEST).read_bytes())
+    except (OSError, ValueError) as error:
+        reason = printable(str(error), 200)
+        raise RunError(f"{path}: expected the folder of a run, but {reason}") from error

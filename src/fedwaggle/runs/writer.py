@@ -1,8 +1,8 @@
 """The folder of a run, and the one object that writes its record.
 
-``events.jsonl`` is the truth; whatever shows a run elsewhere (a sink) is offered the same
-lines and can neither stop nor change anything. A disk that is full costs events only until
-there is room again, and never the run.
+``events.jsonl`` is the truth; whatever shows a run elsewhere reads it, and can neither stop nor
+change anything. A disk that is full costs events only until there is room again, and never the
+run.
 """
 
 from __future__ import annotations
@@ -15,29 +15,26 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from fedwaggle.errors import DiskError, RunError
-from fedwaggle.runs.drawing import DrawingFailed, PageNotWritten, draw_report
 from fedwaggle.runs.events import Event, RunFailed, to_line
 from fedwaggle.runs.files import LineFile, write_atomic
-from fedwaggle.runs.order import next_number, one_at_a_time
-from fedwaggle.runs.paths import EVENTS, REPORT, REQUEST
+from fedwaggle.runs.paths import EVENTS, REPORT, REQUEST, next_number, one_at_a_time
+from fedwaggle.runs.report.drawing import DrawingFailed, PageNotWritten, draw_report
 from fedwaggle.runs.request import Request
-from fedwaggle.runs.sinks import SinkThread, close_all
 from fedwaggle.text import printable
 
 __all__ = [
-    "EVENTS",
-    "REPORT",
-    "REQUEST",
+    "Follower",
     "Run",
     "make_folder",
     "outputs_root",
-    "read_request",
 ]
 
 logger = logging.getLogger("flwr.fedwaggle.runs")  # below Flower's, so that its log shows it
+
+_FOLLOWER_SECONDS = 15.0  # for all of them together, at the end of a run
 
 # A crash of the machine itself may cost the events of a round, but none of these.
 _SYNCED = {"run-started", "run-resumed", "round-finished", "run-finished", "run-failed"}
@@ -76,6 +73,16 @@ def outputs_root(configured: str = "") -> Path:
     return Path(os.environ.get("FLWR_HOME", Path.home() / ".flwr")) / "outputs"
 
 
+class Follower(Protocol):
+    """What follows a run's record, such as a tracker's process."""
+
+    def finish(self) -> None:
+        """Take note that the record is complete; must not wait."""
+
+    def close(self, timeout: float) -> None:
+        """End, within so many seconds."""
+
+
 class Run:
     """An open run folder.
 
@@ -107,7 +114,7 @@ class Run:
         self.request = request
         self.resumed = resumed
         self.is_fork = is_fork
-        self._sinks: list[SinkThread] = []
+        self._followers: list[Follower] = []
         self._began = time.monotonic()
         self._last_round = 0
         self._disk_trouble = False
@@ -178,12 +185,12 @@ class Run:
         except OSError as error:  # the event holds it, too
             logger.warning("%s: cannot be written (%s)", self.path / REQUEST, error)
 
-    def attach(self, sinks: Sequence[SinkThread]) -> None:
-        """Offer each line from now on to these sinks, and close them with the run."""
-        self._sinks.extend(sinks)
+    def attach(self, followers: Sequence[Follower]) -> None:
+        """Close these with the run, once its record is complete."""
+        self._followers.extend(followers)
 
     def record(self, event: Event) -> None:
-        """Append an event to ``events.jsonl`` and offer it to the sinks.
+        """Append an event to ``events.jsonl``.
 
         Nothing is raised when the disk is full: the line waits in memory, and is written
         when there is room again.
@@ -197,8 +204,6 @@ class Run:
             if not self._disk_trouble:
                 logger.warning("%s: cannot be written (%s); lines wait", self.path / EVENTS, error)
             self._disk_trouble = True
-        for sink in self._sinks:
-            sink.offer(line)
 
     def flush(self) -> None:
         """Write the lines that wait.
@@ -227,7 +232,7 @@ class Run:
         self._unwritten.pop(name, None)
 
     def close(self) -> None:
-        """Close the record and the sinks, and have the report drawn.
+        """Close the record, have the report drawn, and close what follows the run.
 
         What could not be written is logged; a block of ``with`` raises it.
         """
@@ -274,8 +279,7 @@ class Run:
         if self._lines.waiting:
             self.not_written(EVENTS, f"its last {self._lines.waiting:,} lines")
         self._draw()
-        close_all(self._sinks)  # after the report: a tracker may show it, too
-        self._sinks.clear()
+        self._close_followers()  # after the report: a tracker may show it, too
         if not self._unwritten:
             return ""
         files = ", ".join(f"{name} ({reason})" for name, reason in self._unwritten.items())
@@ -284,6 +288,15 @@ class Run:
             f"written: {files}; make room, then write them with "
             f"`waggle run --resume {self.path.name}`"
         )
+
+    def _close_followers(self) -> None:
+        """Close all at the same time, and wait for them together."""
+        until = time.monotonic() + _FOLLOWER_SECONDS
+        for follower in self._followers:
+            follower.finish()
+        for follower in self._followers:
+            follower.close(max(0.0, until - time.monotonic()))
+        self._followers.clear()
 
     def _draw(self) -> None:
         try:
@@ -312,21 +325,6 @@ def make_folder(root: Path, name: str, request: Request) -> Path:
 
 def _as_json(request: Request) -> bytes:
     return request.model_dump_json(indent=2).encode() + b"\n"
-
-
-def read_request(path: Path) -> Request:
-    """Return what was asked of a run.
-
-    Raises
-    ------
-    RunError
-        If there is no folder of a run.
-    """
-    try:
-        return Request.model_validate_json((path / REQUEST).read_bytes())
-    except (OSError, ValueError) as error:
-        reason = printable(str(error), 200)
-        raise RunError(f"{path}: expected the folder of a run, but {reason}") from error
 
 
 def _new_folder(root: Path, name: str) -> Path:

@@ -22,7 +22,7 @@ from fedwaggle.grids import SIMULATION, StatefulGrid, engine_name
 from fedwaggle.metadata import PICKLE_WARNING
 from fedwaggle.runs.checkpoints import read_latest_snapshot
 from fedwaggle.runs.events import read_events
-from fedwaggle.runs.writer import EVENTS
+from fedwaggle.runs.paths import EVENTS
 from fedwaggle.strategy.averaging.arrays import Template
 from fedwaggle.strategy.codes import Code
 from fedwaggle.strategy.cohort.roster import Roster

@@ -1,28 +1,43 @@
 """Trackers: W&B and TensorBoard as readers of a run's record.
 
-A tracker is a sink (:mod:`fedwaggle.runs.sinks`) behind two walls. Its thread hands lines over;
-its library lives in a process of its own (:mod:`fedwaggle.trackers.process`), so that nothing
-it does to its process (W&B replaces ``sys.exit``, hooks the exit of the interpreter and waits
-there for uploads) is done to the run's.
+A tracker's library lives in a process of its own (:mod:`fedwaggle.trackers.process`), so that
+nothing it does to its process (W&B replaces ``sys.exit``, hooks the exit of the interpreter and
+waits there for uploads) is done to the run's. The process follows ``events.jsonl``: a run only
+ever writes its record, and no tracker can stop, slow, change or corrupt it. A tracker that fails
+or hangs is dropped with one warning.
 
-Each module named in :data:`TRACKERS` has one function, ``open_tracker(run_path, project, say)``,
-that returns a :class:`~fedwaggle.runs.sinks.Sink`. What it hands to ``say`` becomes a warning.
+Each module named in :data:`TRACKERS` has one function, ``open_tracker(run_path, project, warn)``,
+that returns a :class:`Sink`. What it hands to ``warn`` becomes a warning.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 from fedwaggle.errors import TrackerError
-from fedwaggle.runs.sinks import Sink, SinkThread
-from fedwaggle.runs.writer import EVENTS
-from fedwaggle.trackers.process import ProcessSink
+from fedwaggle.runs.events import Event
+from fedwaggle.runs.follow import whole_bytes
+from fedwaggle.runs.paths import EVENTS
+from fedwaggle.trackers.process import TrackerProcess
 
-__all__ = ["TRACKERS", "Tracker", "open_trackers"]
+__all__ = ["TRACKERS", "Sink", "Tracker", "open_trackers"]
+
+logger = logging.getLogger("flwr.fedwaggle")  # below Flower's, so that its log shows it
+
+
+class Sink(Protocol):
+    """Shows the events of one run somewhere. It may raise and take its time: it is contained."""
+
+    def record(self, event: Event) -> None:
+        """Show an event."""
+
+    def close(self) -> None:
+        """Write out what is left."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,8 @@ TRACKERS = {
 }
 
 
-def open_trackers(names: Sequence[str], run_path: Path, *, project: str) -> list[SinkThread]:
-    """Open trackers for a run, each in its own thread and process.
+def open_trackers(names: Sequence[str], run_path: Path, *, project: str) -> list[TrackerProcess]:
+    """Open trackers for a run, each in its own process.
 
     Call it before the run writes its first new event: what ``events.jsonl`` holds by then is
     shown first, so that a resumed run is shown without gaps or doubles.
@@ -64,19 +79,24 @@ def open_trackers(names: Sequence[str], run_path: Path, *, project: str) -> list
 
     Returns
     -------
-    list[SinkThread]
-        One for each name, at once. A name that is not known, a package that is not installed
-        and a service that cannot be reached become one warning each.
+    list[TrackerProcess]
+        Those that could be started, at once. A name that is not known, a package that is not
+        installed and a service that cannot be reached become one warning each.
     """
-    past = _whole_bytes(run_path / EVENTS)
-    return [
-        SinkThread(name, partial(_open, name, run_path, project, past))
-        for name in dict.fromkeys(names)
-    ]
+    past = whole_bytes(run_path / EVENTS)
+    started = []
+    for name in dict.fromkeys(names):
+        module = f"fedwaggle.trackers.{name}"
+        try:
+            _check(name)
+            started.append(TrackerProcess(name, module, run_path, project=project, past=past))
+        except (TrackerError, OSError) as error:
+            logger.warning("Tracker %s is left out: %s.", name, error)
+    return started
 
 
-def _open(name: str, run_path: Path, project: str, past: int) -> Sink:
-    """Start the process of a tracker; runs in the sink's thread."""
+def _check(name: str) -> None:
+    """Raise TrackerError if a tracker cannot be used here."""
     if name not in TRACKERS:
         raise TrackerError(f"expected one of {', '.join(TRACKERS)}, got {name!r}")
     tracker = TRACKERS[name]
@@ -86,12 +106,3 @@ def _open(name: str, run_path: Path, project: str, past: int) -> Sink:
             f"the package {tracker.package} is not installed; "
             f"pip install 'fedwaggle[{tracker.extra}]'"
         )
-    return ProcessSink(name, [name, str(run_path), project, str(past)])
-
-
-def _whole_bytes(events: Path) -> int:
-    """Return how many bytes of a record are whole lines."""
-    try:
-        return events.read_bytes().rfind(b"\n") + 1
-    except FileNotFoundError:
-        return 0

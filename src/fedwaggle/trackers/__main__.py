@@ -1,7 +1,7 @@
-"""The process of a tracker: events come in on standard input, a few words go out.
+"""The process of a tracker: it follows the record of a run, and answers on standard output.
 
-It answers ``"ready"`` once the tracker is open, or why it failed, and before that
-``{"warning": ...}`` where the user should know of something; each as JSON on a line.
+The answers are JSON, one on a line: ``{"warning": ...}`` for what the user should know of, and why
+it failed, if it did. A line on standard input, or its end, means that the record is complete.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
-from fedwaggle.runs.events import UnknownEvent, parse_line
-from fedwaggle.runs.sinks import Sink
-from fedwaggle.runs.writer import EVENTS
+from fedwaggle.runs.follow import follow
+from fedwaggle.runs.paths import EVENTS
 from fedwaggle.text import printable
-from fedwaggle.trackers.replay import CatchUp
+from fedwaggle.trackers import Sink
 
 ORPHAN_SECONDS = 60.0  # to finish in after the end; the run itself waits less
 
 
-def main(name: str, run_path: str, project: str, past: str) -> int:
+def main(module: str, run_path: str, project: str, past: str) -> int:
     """Show a run with one tracker, and return the exit code.
 
     Parameters
     ----------
-    name : str
+    module : str
         The tracker's module.
     run_path : str
         The run's folder.
@@ -43,31 +42,36 @@ def main(name: str, run_path: str, project: str, past: str) -> int:
         print(json.dumps(words), file=answers, flush=True)
 
     try:
-        tracker = import_module(f"fedwaggle.trackers.{name}")
+        tracker = import_module(module)
         folder = Path(run_path)
-        shown = tracker.open_tracker(folder, project, lambda words: answer({"warning": words}))
-        sink = CatchUp(shown, folder / EVENTS, int(past))
-        answer("ready")
-        _show(sink)
-    except Exception as error:  # noqa: BLE001  # of any kind: the run gives the warning
+        sink = tracker.open_tracker(folder, project, lambda words: answer({"warning": words}))
+        _show(sink, folder / EVENTS, int(past))
+    except BaseException as error:  # noqa: BLE001  # of any kind: the run gives the warning
         answer(f"{type(error).__name__}: {printable(str(error))}")
         return 1
     return 0
 
 
-def _show(sink: Sink) -> None:
-    for line in sys.stdin:
-        if line == "\n":
-            break
-        event = parse_line(line)
-        if not isinstance(event, UnknownEvent):
+def _show(sink: Sink, events: Path, past: int) -> None:
+    is_over = threading.Event()
+
+    def await_end() -> None:
+        sys.stdin.readline()
+        is_over.set()
+        # If the run was killed, nobody else ends a process that hangs in an upload.
+        watchdog = threading.Timer(ORPHAN_SECONDS, os._exit, [1])
+        watchdog.daemon = True
+        watchdog.start()
+
+    threading.Thread(target=await_end, daemon=True).start()
+    try:
+        for event in follow(events, past=past, wait_for_end=is_over.wait):
             sink.record(event)
-    # If the run was killed, nobody else ends a process that hangs in an upload.
-    watchdog = threading.Timer(ORPHAN_SECONDS, os._exit, [1])
-    watchdog.daemon = True
-    watchdog.start()
-    sink.close()
+    finally:
+        sink.close()  # also after an error: what it has so far is kept
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.exit(status)

@@ -1,8 +1,8 @@
-"""A sink in a process of its own, fed through a pipe.
+"""A tracker in a process of its own, which follows the run's record.
 
 The process (``python -m fedwaggle.trackers``) is in a session of its own, so that Ctrl-C stops
-the run and lets the tracker finish. If the run is killed, the pipe ends, and the process shows
-all that it was sent before it ends, too.
+the run and lets the tracker finish. If the run is killed, the pipe to it ends, and the process
+shows all that is on record before it ends, too. The run never waits for it but at its end.
 """
 
 from __future__ import annotations
@@ -15,46 +15,48 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
 from contextlib import suppress
+from pathlib import Path
 
-from fedwaggle.errors import TrackerError
-from fedwaggle.runs.events import Event, to_line
 from fedwaggle.text import printable
 
-__all__ = ["ProcessSink"]
+__all__ = ["TrackerProcess"]
 
 logger = logging.getLogger("flwr.fedwaggle")  # below Flower's, so that its log shows it
 
-CLOSE_SECONDS = 12.0  # less than a run waits for its sinks, so that a hanging process is ended
 
-
-class ProcessSink:
-    """Starts ``python -m fedwaggle.trackers`` and hands events to it.
+class TrackerProcess:
+    """Starts ``python -m fedwaggle.trackers`` for a run.
 
     Parameters
     ----------
     name : str
         The tracker's name, for warnings.
-    arguments : Sequence[str]
-        The arguments of the process.
-    close_seconds : float (default: 12.0)
-        How long the process may take to finish (s) before it is killed.
+    module : str
+        The module that has its ``open_tracker``.
+    run_path : Path
+        The run's folder.
+    project : str
+        The project that the run is shown under.
+    past : int
+        How many bytes of ``events.jsonl`` were there before the run began, or went on.
 
-    Raises
-    ------
-    TrackerError
-        If the process says that it cannot open its tracker, or ends without a word.
+    Attributes
+    ----------
+    is_dropped : bool
+        Whether it failed, or was not done in time; it has been logged as a warning then.
     """
 
-    def __init__(
-        self, name: str, arguments: Sequence[str], *, close_seconds: float = CLOSE_SECONDS
-    ) -> None:
-        self._name = name
-        self._close_seconds = close_seconds
+    def __init__(self, name: str, module: str, run_path: Path, *, project: str, past: int) -> None:
+        self.name = name
+        self.is_dropped = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fedwaggle.trackers", *arguments],
+            [
+                *(sys.executable, "-P", "-m", "fedwaggle.trackers"),
+                *(module, str(run_path), project, str(past)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -63,99 +65,80 @@ class ProcessSink:
             env=_environment(),
         )
         atexit.register(self._kill)  # for one that hangs; all others have ended by then
-        try:
-            self._await_ready()
-        except TrackerError:
-            self._kill()  # it has nothing to finish
-            self._release()
-            raise
+        # A daemon: the interpreter does not wait for a tracker that hangs.
+        self._listener = threading.Thread(target=self._listen, name=f"tracker-{name}", daemon=True)
+        self._listener.start()
 
-    def record(self, event: Event) -> None:
-        """Send an event.
+    def finish(self) -> None:
+        """Report that the record is complete; does not wait."""
+        with suppress(OSError, ValueError):  # it has ended already
+            # Forked workers may hold the pipe open, so its end alone may not arrive.
+            self._process.stdin.write("\n")  # type: ignore[union-attr]  # it is a pipe
+            self._process.stdin.close()  # type: ignore[union-attr]
 
-        Raises
-        ------
-        TrackerError
-            If the process has ended; the message is what it said last.
+    def close(self, timeout: float = 15.0) -> None:
+        """Let the process finish, or kill it.
+
+        Parameters
+        ----------
+        timeout : float (default: 15.0)
+            The longest that this waits (s).
         """
-        try:
-            self._send(to_line(event))
-        except OSError:
-            self._finish()
-            raise TrackerError("its process ended early") from None
-
-    def close(self) -> None:
-        """Let the process finish.
-
-        Raises
-        ------
-        TrackerError
-            If it fails, or is not done in time and is killed.
-        """
-        with suppress(OSError):  # it has ended already: what it said comes below
-            self._send("")  # forked workers may hold the pipe open, so its end alone may not come
-        self._finish()
-
-    def _await_ready(self) -> None:
-        """Log what the process warns of, until it says that it is ready."""
-        for line in self._process.stdout:  # type: ignore[union-attr]  # it is a pipe
-            if (warning := _warning_in(line)) is None:
-                return self._heed(line)
-            logger.warning("Tracker %s: %s", self._name, warning)
-        return self._heed("")
-
-    def _send(self, line: str) -> None:
-        stdin = self._process.stdin
-        stdin.write(line + "\n")  # type: ignore[union-attr]  # it is a pipe
-        stdin.flush()  # type: ignore[union-attr]
-
-    def _finish(self) -> None:
-        try:
-            said, _ = self._process.communicate(timeout=self._close_seconds)
-            if self._process.returncode != 0:
-                self._heed(said)
-        except subprocess.TimeoutExpired:
+        self.finish()
+        self._listener.join(timeout)
+        if self._listener.is_alive():
+            self._drop(
+                f"it was not done {timeout:g} s after the run; what it has so far is kept in the "
+                "run's folder"
+            )
             self._kill()
-            raise TrackerError(
-                f"it was not done {self._close_seconds:g} s after the run; "
-                "what it has so far is kept in the run's folder"
-            ) from None
-        finally:
-            self._release()
-
-    def _release(self) -> None:
-        """Forget the process, which has ended."""
+            self._listener.join()
         atexit.unregister(self._kill)
-        self._errors.close()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # what was meant for it has no reader any more
-                pipe.close()  # type: ignore[union-attr]  # it is a pipe
 
-    def _heed(self, said: str) -> None:
-        """Raise what the process said, unless it is ready."""
-        if said.strip() == json.dumps("ready"):
+    def _listen(self) -> None:
+        """Log what the process warns of, until it ends."""
+        last = ""
+        with self._process.stdout as answers:  # type: ignore[union-attr]  # it is a pipe
+            for line in answers:
+                if (warning := _warning_in(line)) is None:
+                    last = line
+                else:
+                    logger.warning("Tracker %s: %s", self.name, warning)
+        if self._process.wait() != 0:
+            self._drop(self._reason(last))
+        self._errors.close()
+
+    def _reason(self, answer: str) -> str:
+        """Return why the process failed: its answer, or else the last line that it printed."""
+        with suppress(ValueError):
+            return str(json.loads(answer))
+        self._errors.seek(0)
+        tail = self._errors.read()[-2000:].decode(errors="replace").strip()
+        return f"its process ended early: {printable(tail.rpartition(chr(10))[2])}"
+
+    def _drop(self, reason: str) -> None:
+        """Log that the tracker is dropped, once."""
+        if self.is_dropped:
             return
-        try:
-            message = str(json.loads(said))
-        except ValueError:  # it crashed: the end of what it printed must do
-            self._errors.seek(0)
-            tail = self._errors.read()[-2000:].decode(errors="replace").strip()
-            message = f"its process ended early: {printable(tail.rpartition(chr(10))[2])}"
-        raise TrackerError(message)
+        self.is_dropped = True
+        logger.warning(
+            "Tracker %s is dropped: %s. The run goes on, and its events.jsonl is complete.",
+            self.name,
+            reason,
+        )
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with the processes that it started
-        self._process.wait()
 
 
 def _warning_in(line: str) -> str | None:
     """Return what a line of the process warns of, if it does."""
     try:
-        said = json.loads(line)
+        answer = json.loads(line)
     except ValueError:
         return None
-    return str(said["warning"]) if isinstance(said, dict) and "warning" in said else None
+    return str(answer["warning"]) if isinstance(answer, dict) and "warning" in answer else None
 
 
 def _environment() -> dict[str, str]:

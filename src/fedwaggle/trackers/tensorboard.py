@@ -30,14 +30,14 @@ from fedwaggle.runs.events import (
     RunStarted,
 )
 from fedwaggle.text import printable
-from fedwaggle.trackers.facts import RoundFacts, Rounds
+from fedwaggle.trackers.round_metrics import RoundFacts, Rounds
 
 __all__ = ["TensorBoardTracker", "open_tracker"]
 
 FLUSH_SECONDS = 5  # TensorBoard's own reading interval is 5 s, too
 
 
-def open_tracker(run_path: Path, project: str, say: Callable[[str], None]) -> TensorBoardTracker:
+def open_tracker(run_path: Path, project: str, warn: Callable[[str], None]) -> TensorBoardTracker:
     """Start writing into the folder ``tensorboard`` of a run folder.
 
     Parameters
@@ -46,8 +46,8 @@ def open_tracker(run_path: Path, project: str, say: Callable[[str], None]) -> Te
         The run's folder.
     project : str
         Not used: TensorBoard groups runs by their folders.
-    say : Callable[[str], None]
-        Not used: there is nothing to say.
+    warn : Callable[[str], None]
+        Not used: there is nothing to warn of.
 
     Raises
     ------

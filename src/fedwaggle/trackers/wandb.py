@@ -31,9 +31,9 @@ from fedwaggle.runs.events import (
     RunResumed,
     RunStarted,
 )
-from fedwaggle.runs.writer import REPORT
+from fedwaggle.runs.paths import REPORT
 from fedwaggle.text import printable
-from fedwaggle.trackers.facts import Converged, RoundFacts, Rounds
+from fedwaggle.trackers.round_metrics import Converged, RoundFacts, Rounds
 
 __all__ = ["WandbTracker", "open_tracker", "wandb_id"]
 
@@ -42,7 +42,7 @@ INIT_SECONDS = 12.0  # W&B's own limit is 90 s
 MAX_TABLE_ROWS = 10_000  # W&B's own limit
 
 
-def open_tracker(run_path: Path, project: str, say: Callable[[str], None]) -> WandbTracker:
+def open_tracker(run_path: Path, project: str, warn: Callable[[str], None]) -> WandbTracker:
     """Start, or go on with, the W&B run of a run folder.
 
     Parameters
@@ -51,7 +51,7 @@ def open_tracker(run_path: Path, project: str, say: Callable[[str], None]) -> Wa
         The run's folder.
     project : str
         The W&B project.
-    say : Callable[[str], None]
+    warn : Callable[[str], None]
         Told why a run that has a key is kept offline.
 
     Raises
@@ -61,7 +61,7 @@ def open_tracker(run_path: Path, project: str, say: Callable[[str], None]) -> Wa
     """
     for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # else in the user's home
         os.environ.setdefault(variable, str(run_path / "wandb" / "cache"))
-    mode = _mode(run_path, say)
+    mode = _mode(run_path, warn)
     _set_aside(run_path / "wandb", wandb_id(run_path))
     run = wandb.init(
         project=project,
@@ -174,7 +174,7 @@ class WandbTracker:
         return table
 
 
-def _mode(run_path: Path, say: Callable[[str], None]) -> Literal["offline"] | None:
+def _mode(run_path: Path, warn: Callable[[str], None]) -> Literal["offline"] | None:
     """Return offline if no key works; none leaves the choice to W&B's own settings."""
     _restart()
     if os.environ.get("WANDB_MODE"):
@@ -188,7 +188,7 @@ def _mode(run_path: Path, say: Callable[[str], None]) -> Literal["offline"] | No
     except UsageError:  # there is no key, W&B would ask for one, and here is nobody to ask
         return "offline"
     except (AuthenticationError, OSError) as error:
-        say(
+        warn(
             f"{printable(str(error), 200)}. The run is kept offline; send it later with "
             f"wandb sync {run_path / 'wandb'}/offline-run-*"
         )

@@ -11,9 +11,8 @@ import pytest
 
 from fedwaggle.errors import DiskError
 from fedwaggle.runs import Run
-from fedwaggle.runs.drawing import DrawingFailed, draw_report
-from fedwaggle.runs.events import Event, RunFinished
-from fedwaggle.runs.sinks import SinkThread
+from fedwaggle.runs.events import RunFinished
+from fedwaggle.runs.report.drawing import DrawingFailed, draw_report
 from runs.report_data import Federation, run_events, write_run
 
 END = RunFinished(rounds=0, sha256="", seconds=1.0)
@@ -101,13 +100,13 @@ def test_a_tracker_finds_the_report_when_it_is_closed(tmp_path: Path) -> None:
     run = Run.create(tmp_path)
 
     class Tracker:
-        def record(self, event: Event) -> None:
-            pass
-
-        def close(self) -> None:
+        def finish(self) -> None:
             found.append((run.path / "report.html").exists())
 
-    run.attach([SinkThread("a", Tracker)])
+        def close(self, timeout: float) -> None:
+            pass
+
+    run.attach([Tracker()])
     with run:
         run.record(END)
     assert found == [True]

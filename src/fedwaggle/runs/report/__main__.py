@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.drawing import NOT_WRITTEN
+from fedwaggle.runs.paths import REPORT
+from fedwaggle.runs.report.drawing import NOT_WRITTEN
 from fedwaggle.runs.report.render import render, write_page
-from fedwaggle.runs.writer import REPORT
 
 
 def main(run: str, seconds: str) -> int:

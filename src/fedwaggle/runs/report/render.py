@@ -15,6 +15,7 @@ from fedwaggle.runs.events import parse_line, resume_rounds
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.numbers import is_ordinary
+from fedwaggle.runs.paths import EVENTS, REPORT
 from fedwaggle.runs.record import is_being_written
 from fedwaggle.runs.report.charts.cells import client_facts, columns
 from fedwaggle.runs.report.charts.clients import STATES, client_figures
@@ -26,15 +27,13 @@ from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.story import RunStory, tell
 from fedwaggle.runs.report.summary import config_rows, facts, notes, status, tiles
 from fedwaggle.runs.report.tables import tables
-from fedwaggle.runs.request import Request
-from fedwaggle.runs.writer import EVENTS, REPORT, REQUEST
+from fedwaggle.runs.request import Request, read_request
 from fedwaggle.text import printable
 
 __all__ = [
     "Section",
     "footer",
     "paired",
-    "read_request",
     "read_story",
     "render",
     "write_page",
@@ -126,12 +125,12 @@ def read_story(run: Path) -> RunStory:
     return replace(story, damaged_lines=lines.damaged)
 
 
-def read_request(run: Path) -> Request | None:
-    """Return what was asked of the run, if its folder says so in words that we know."""
+def _request_of(run: Path) -> Request | None:
+    """Return what was asked of the run, if its folder has it in a form that can be read."""
     try:
-        return Request.model_validate_json((run / REQUEST).read_bytes())
-    except (OSError, ValueError):
-        return None  # the report shows what the events say, and that is enough
+        return read_request(run)
+    except RunError:
+        return None  # the report shows what the events hold, and that is enough
 
 
 def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | None = None) -> str:
@@ -185,7 +184,7 @@ def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | Non
         subtitle=_subtitle(story),
         status=status(story, is_live=is_being_written(run)),
         tiles=tiles(story),
-        facts=facts(story, read_request(run)),
+        facts=facts(story, _request_of(run)),
         notes=notes(story, _left_out(fields, complete=cells.complete)),
         rounds=rounds,
         sections=sections,

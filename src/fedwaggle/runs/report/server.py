@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Self
 
 from fedwaggle.errors import RunError
+from fedwaggle.runs.paths import EVENTS
 from fedwaggle.runs.report.render import render
-from fedwaggle.runs.writer import EVENTS
 
 __all__ = ["ReportServer", "serve"]
 

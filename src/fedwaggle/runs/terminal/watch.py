@@ -22,9 +22,9 @@ from rich.live import Live
 
 from fedwaggle.runs.events import Event, UnknownEvent, parse_line
 from fedwaggle.runs.lines import Lines
+from fedwaggle.runs.paths import EVENTS
 from fedwaggle.runs.record import RunRecord, is_being_written, record_of
 from fedwaggle.runs.terminal.screen import frame
-from fedwaggle.runs.writer import EVENTS
 
 __all__ = ["Tail", "frame", "watch"]
 

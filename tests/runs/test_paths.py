@@ -10,7 +10,8 @@ import pytest
 
 from fedwaggle.runs import Request, writer
 from fedwaggle.runs.listing import find_run, list_runs
-from fedwaggle.runs.writer import make_folder, read_request
+from fedwaggle.runs.request import read_request
+from fedwaggle.runs.writer import make_folder
 
 
 def begin(root: Path, name: str = "") -> Path:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fedwaggle.runs.events import ClientUpdated, Event, RoundFinished, RoundStarted
-from fedwaggle.trackers.facts import Converged, RoundFacts, Rounds, tag
+from fedwaggle.trackers.round_metrics import Converged, RoundFacts, Rounds, tag
 
 
 def updated(client: str, seconds: float = 1.0, **metadata: object) -> ClientUpdated:
