@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ["fedwaggle", "fedwaggle.data", "fedwaggle.runs"]
+PACKAGES = ["fedwaggle", "fedwaggle.data", "fedwaggle.runs", "fedwaggle.runs.report"]
 
 
 def names_for_type_checkers(package: str) -> list[str]:

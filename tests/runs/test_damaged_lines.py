@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 import pytest
-from fedwaggle.trackers.replay import CatchUp
 from rich.console import Console
 
 from fedwaggle.runs import lines, load
-from fedwaggle.runs.events import Event, current_events, read_events, to_line
+from fedwaggle.runs.events import current_events, read_events, to_line
+from fedwaggle.runs.follow import follow
 from fedwaggle.runs.listing import list_runs
 from fedwaggle.runs.report import read_story, write_report
 from fedwaggle.runs.report.compare import write_comparison
@@ -33,19 +33,6 @@ DAMAGES = {
     "no object": b"17",
     "nothing": b"",
 }
-
-
-class Seen:
-    """A tracker that remembers."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def record(self, event: Event) -> None:
-        self.events.append(event)
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -78,9 +65,9 @@ def test_every_reader_skips_damaged_lines_and_reads_all_others(damaged: Path) ->
     assert "Damaged lines of events.jsonl, which are left out: 9." in page
     other = write_run(damaged.parent / "b-run", EVENTS)
     assert write_comparison([damaged, other], damaged / "comparison.html").exists()
-    tracker, events = Seen(), damaged / "events.jsonl"
-    CatchUp(tracker, events, events.stat().st_size).record(EVENTS[-1])
-    assert tracker.events == [*current_events(kept), EVENTS[-1]]
+    events = damaged / "events.jsonl"
+    followed = list(follow(events, past=events.stat().st_size, wait_for_end=lambda seconds: True))
+    assert followed == current_events(kept)
 
 
 def test_a_file_is_warned_of_once_however_often_it_is_read(

@@ -17,8 +17,9 @@ import pytest
 
 from fedwaggle.errors import RunError
 from fedwaggle.runs.events import RoundFinished, RunStarted, to_line
-from fedwaggle.runs.report import render, write_report
+from fedwaggle.runs.report import write_report
 from fedwaggle.runs.report.page import json_for_script
+from fedwaggle.runs.report.render import render
 from fedwaggle.runs.writer import Run
 from runs.report_data import HOSTILE, Federation, hostile_events, run_events, write_run
 
