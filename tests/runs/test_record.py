@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedwaggle.errors import RunError
 from fedwaggle.runs.events import (
@@ -25,6 +27,7 @@ from fedwaggle.runs.events import (
     RunFinished,
     RunResumed,
     RunStarted,
+    current_events,
     to_line,
 )
 from fedwaggle.runs.files import LineFile
@@ -276,3 +279,16 @@ def test_the_guide_says_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyP
         str(guide), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE
     )
     assert (result.failed, result.attempted > 10) == (0, True)
+
+
+@given(st.lists(st.one_of(st.just("event"), st.integers(-1, 4)), max_size=12), st.data())
+def test_a_record_read_event_by_event_is_that_of_the_events_that_count(steps, data) -> None:
+    """However often a run is resumed: the reader forgets what `current_events` leaves out."""
+    events: list[Event] = [WHOLE[0]]
+    for step in steps:
+        if isinstance(step, int):
+            events.append(RunResumed(round=step, num_rounds=4, engine="local", nodes=2))
+        else:
+            events.append(data.draw(st.sampled_from(WHOLE[1:])))
+    kept = current_events(events)
+    assert record_of(Path("run"), events) == record_of(Path("run"), kept)

@@ -36,7 +36,6 @@ from fedwaggle.runs.events import (
     RunResumed,
     RunStarted,
     UnknownEvent,
-    current_events,
     parse_line,
 )
 from fedwaggle.runs.lines import Lines
@@ -46,7 +45,18 @@ from fedwaggle.runs.paths import EVENTS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RoundRecord", "RunRecord", "RunStatus", "is_being_written", "load", "record_of"]
+__all__ = [
+    "RecordReader",
+    "RoundRecord",
+    "RunRecord",
+    "RunStatus",
+    "best_of",
+    "config_of",
+    "is_being_written",
+    "load",
+    "record_of",
+    "status_of",
+]
 
 RunStatus: TypeAlias = Literal["running", "finished", "failed", "interrupted"]
 
@@ -268,14 +278,150 @@ def record_of(
     is_live : bool (default: False)
         Whether a process is writing it.
     """
-    current = [each for each in current_events(events) if not isinstance(each, UnknownEvent)]
-    by_round: dict[int, list[Event]] = {}
-    for event in current:
-        if isinstance(event, _ROUND_EVENTS):
-            by_round.setdefault(event.round, []).append(event)
-    rounds = tuple(_round_record(each, by_round[each]) for each in sorted(by_round))
-    status: RunStatus = "running" if is_live else "interrupted"
-    return _run_record(RunRecord(path, status=status, name=path.name, rounds=rounds), current)
+    reader = RecordReader(path)
+    for event in events:
+        reader.add(event)
+    return reader.record(is_live=is_live)
+
+
+class RecordReader:
+    """Reads the events of a run one by one; the record is known after each.
+
+    What a resume supersedes is forgotten when the resume is read, so a run can be followed while
+    it goes on, and each event is looked at once.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._started: RunStarted | None = None
+        self._ended: RunFinished | RunFailed | None = None
+        self._resumes: list[RunResumed] = []
+        self._not_repeatable: list[NotRepeatable] = []
+        self._checkpoints: list[CheckpointSaved] = []
+        self._events: dict[int, list[Event]] = {}  # of each round
+        self._rounds: dict[int, RoundRecord] = {}  # those of them that are up to date
+
+    def add(self, event: Event | UnknownEvent) -> None:
+        """Take the next event; one of a newer version is skipped."""
+        match event:
+            case RoundStarted() | ClientUpdated() | ClientQuarantined() | DecisionTaken():
+                self._add_to_round(event.round, event)
+            case RoundFinished():
+                self._add_to_round(event.round, event)
+            case CheckpointSaved():
+                self._checkpoints.append(event)
+            case NotRepeatable():
+                self._not_repeatable.append(event)
+            case RunStarted():
+                self._started = event
+            case RunResumed():
+                self._supersede(event.round)
+                self._resumes.append(event)
+            case RunFinished() | RunFailed():
+                self._ended = event
+
+    def record(self, *, is_live: bool = False) -> RunRecord:
+        """Return the record as of the last event.
+
+        Parameters
+        ----------
+        is_live : bool (default: False)
+            Whether a process is writing the run.
+        """
+        for number in self._events.keys() - self._rounds.keys():
+            self._rounds[number] = _round_record(number, self._events[number])
+        rounds = tuple(self._rounds[number] for number in sorted(self._rounds))
+        finished = [each for each in rounds if each.finished]
+        ended = self._ended
+        return RunRecord(
+            self._path,
+            status=status_of(ended, is_live=is_live),
+            rounds=rounds,
+            best=best_of(self._checkpoints[-1] if self._checkpoints else None, ended),
+            metrics=ended.metrics
+            if isinstance(ended, RunFinished)
+            else (finished[-1].metrics if finished else {}),
+            sha256=ended.sha256 if isinstance(ended, RunFinished) else "",
+            error=ended.error if isinstance(ended, RunFailed) else "",
+            resumed=len(self._resumes),
+            not_repeatable=tuple(each.reason for each in self._not_repeatable),
+            **self._asked(),
+        )
+
+    def _add_to_round(self, number: int, event: Event) -> None:
+        self._events.setdefault(number, []).append(event)
+        self._rounds.pop(number, None)
+
+    def _supersede(self, server_round: int) -> None:
+        """Forget what a run that goes on after a round will do again."""
+        for number in [number for number in self._events if number > server_round]:
+            del self._events[number]
+            self._rounds.pop(number, None)
+        self._resumes = [each for each in self._resumes if each.round <= server_round]
+        self._checkpoints = [each for each in self._checkpoints if each.round <= server_round]
+        self._not_repeatable = [each for each in self._not_repeatable if each.round <= server_round]
+        self._ended = None
+
+    def _asked(self) -> dict[str, Any]:
+        """Return what the run was asked, with what resumes have changed."""
+        begun = self._started
+        if begun is None:
+            return {"name": self._path.name, **self._resumed()}
+        return {
+            "name": begun.name,
+            "strategy": begun.strategy,
+            "engine": begun.engine,
+            "seed": begun.seed,
+            "versions": begun.versions,
+            "nodes": begun.nodes,
+            "num_rounds": begun.num_rounds,
+            "started": begun.time,
+            **self._resumed(),
+        }
+
+    def _resumed(self) -> dict[str, Any]:
+        config = config_of(self._started, self._resumes)
+        if not self._resumes:
+            return {"config": config}
+        last = self._resumes[-1]
+        return {"config": config, "engine": last.engine, "num_rounds": last.num_rounds}
+
+
+def status_of(ended: RunFinished | RunFailed | None, *, is_live: bool) -> RunStatus:
+    """Return how a run stands, by its end and by whether a process is writing it.
+
+    Examples
+    --------
+    >>> status_of(None, is_live=False)
+    'interrupted'
+    """
+    if ended is None:
+        return "running" if is_live else "interrupted"
+    return "finished" if isinstance(ended, RunFinished) else "failed"
+
+
+def best_of(
+    saved: CheckpointSaved | None, ended: RunFinished | RunFailed | None
+) -> BestModel | None:
+    """Return the best model on disk, by the last one that was written and by the run's end."""
+    if isinstance(ended, RunFinished) and ended.best:
+        return ended.best
+    if saved is None:
+        return None
+    return BestModel(round=saved.round, metric=saved.metric, value=saved.value, sha256=saved.sha256)
+
+
+def config_of(started: RunStarted | None, resumes: Sequence[RunResumed]) -> dict[str, Any]:
+    """Return the run config as the last process was given it."""
+    config = dict(started.config) if started else {}
+    for each in resumes:
+        config |= {key: values[-1] for key, values in each.changes.items() if values}
+    return config
 
 
 def is_being_written(path: Path) -> bool:
@@ -298,9 +444,6 @@ def is_being_written(path: Path) -> bool:
         except OSError:  # a file system without locks: nobody can tell
             return False
     return False
-
-
-_ROUND_EVENTS = (RoundStarted, ClientUpdated, ClientQuarantined, DecisionTaken, RoundFinished)
 
 
 def _round_record(server_round: int, events: Sequence[Event]) -> RoundRecord:
@@ -340,46 +483,6 @@ def _finished(record: RoundRecord, event: RoundFinished) -> RoundRecord:
         phases=event.phases,
         seconds=event.seconds,
     )
-
-
-def _run_record(run: RunRecord, events: Iterable[Event]) -> RunRecord:
-    """Put what the events say of the whole run into its record."""
-    for event in events:
-        match event:
-            case RunStarted():
-                run = replace(run, started=event.time, **_asked(event))
-            case RunResumed():
-                changed = {key: values[-1] for key, values in event.changes.items() if values}
-                run = replace(
-                    run,
-                    resumed=run.resumed + 1,
-                    engine=event.engine,
-                    num_rounds=event.num_rounds,
-                    config=run.config | changed,
-                )
-            case CheckpointSaved():
-                told = event.model_dump(include={"round", "metric", "value", "sha256"})
-                run = replace(run, best=BestModel.model_validate(told))
-            case RoundFinished():
-                run = replace(run, metrics=event.metrics)
-            case RunFinished():
-                run = replace(
-                    run,
-                    status="finished",
-                    best=event.best or run.best,
-                    metrics=event.metrics,
-                    sha256=event.sha256,
-                )
-            case NotRepeatable():
-                run = replace(run, not_repeatable=(*run.not_repeatable, event.reason))
-            case RunFailed():
-                run = replace(run, status="failed", error=event.error)
-    return run
-
-
-def _asked(event: RunStarted) -> dict[str, Any]:
-    names = ("name", "strategy", "engine", "seed", "config", "versions", "nodes", "num_rounds")
-    return {name: getattr(event, name) for name in names}
 
 
 _UPDATE_COLUMNS = ["round", "client", "node_id", "num_examples", "seconds", "bytes"]

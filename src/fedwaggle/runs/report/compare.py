@@ -16,13 +16,12 @@ from typing import Any
 from fedwaggle.errors import RunError
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.numbers import is_ordinary
-from fedwaggle.runs.record import is_being_written
+from fedwaggle.runs.record import config_of, is_being_written
 from fedwaggle.runs.report.charts.figure import Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.charts.models import best_value, families
 from fedwaggle.runs.report.comparison import ComparedRun, Group, comparison_tables, grouped
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.render import footer, paired, read_story
-from fedwaggle.runs.report.summary import current_config
 from fedwaggle.runs.report.words import plotly_text, title_text
 from fedwaggle.text import printable
 
@@ -80,7 +79,12 @@ def _read(path: Path, label: str) -> ComparedRun:
     story = read_story(path)
     curves = {family.name: family.main for family in families(story.finished_rounds)}
     return ComparedRun(
-        label, story, is_being_written(path), current_config(story), best_value(story), curves
+        label,
+        story,
+        is_being_written(path),
+        config_of(story.started, story.resumes),
+        best_value(story),
+        curves,
     )
 
 

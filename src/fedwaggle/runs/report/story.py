@@ -33,6 +33,7 @@ from fedwaggle.runs.events import (
     marked_events,
 )
 from fedwaggle.runs.numbers import as_float
+from fedwaggle.runs.record import best_of
 from fedwaggle.runs.report.fields import FieldTable
 from fedwaggle.runs.report.words import natural_key
 
@@ -183,14 +184,7 @@ class RunStory:
     @property
     def best(self) -> BestModel | None:
         """The best model on disk."""
-        if isinstance(self.ended, RunFinished) and self.ended.best:
-            return self.ended.best
-        saved = self.checkpoint
-        if saved is None:
-            return None
-        return BestModel(
-            round=saved.round, metric=saved.metric, value=saved.value, sha256=saved.sha256
-        )
+        return best_of(self.checkpoint, self.ended)
 
     @property
     def finished_rounds(self) -> list[RoundFinished]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fedwaggle.runs.events import RunFailed, RunFinished
+from fedwaggle.runs.record import config_of, status_of
 from fedwaggle.runs.report.charts.models import best_value, families
 from fedwaggle.runs.report.story import RunStory, State
 from fedwaggle.runs.report.words import bytes_text, seconds_text, value_text
@@ -15,6 +15,9 @@ from fedwaggle.runs.request import Request
 from fedwaggle.text import printable
 
 __all__ = ["Fact", "Note", "Status", "Tile", "config_rows", "facts", "notes", "status", "tiles"]
+
+
+_TONES = {"failed": "bad", "finished": "good", "running": "open", "interrupted": "warn"}
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,8 @@ def status(story: RunStory, *, is_live: bool) -> Status:
     >>> status(RunStory(), is_live=False).word
     'interrupted'
     """
-    if isinstance(story.ended, RunFailed):
-        return Status("failed", "bad")
-    if isinstance(story.ended, RunFinished):
-        return Status("finished", "good")
-    return Status("running", "open") if is_live else Status("interrupted", "warn")
+    word = status_of(story.ended, is_live=is_live)
+    return Status(word, _TONES[word])
 
 
 def tiles(story: RunStory) -> list[Tile]:
@@ -217,15 +217,7 @@ def notes(story: RunStory, left_out: Sequence[str]) -> list[Note]:
     return found + [Note(text) for text in left_out]
 
 
-def current_config(story: RunStory) -> dict[str, Any]:
-    """Return the run config as the last process was given it."""
-    config: dict[str, Any] = dict(story.started.config) if story.started else {}
-    for resumed in story.resumes:
-        config.update({key: values[-1] for key, values in resumed.changes.items() if values})
-    return config
-
-
 def config_rows(story: RunStory) -> list[tuple[str, str]]:
     """Return the run config for the page, by key."""
-    config = current_config(story)
+    config = config_of(story.started, story.resumes)
     return [(printable(key, 80), printable(str(config[key]), 300)) for key in sorted(config)]

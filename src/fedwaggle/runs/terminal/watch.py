@@ -20,10 +20,10 @@ from pathlib import Path
 from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 
-from fedwaggle.runs.events import Event, UnknownEvent, parse_line
+from fedwaggle.runs.events import parse_line
 from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.paths import EVENTS
-from fedwaggle.runs.record import RunRecord, is_being_written, record_of
+from fedwaggle.runs.record import RecordReader, RunRecord, is_being_written
 from fedwaggle.runs.terminal.screen import frame
 
 __all__ = ["Tail", "frame", "watch"]
@@ -76,7 +76,7 @@ class Tail:
     def __init__(self, run: Path) -> None:
         self._run = run
         self._lines = Lines(run / EVENTS)
-        self._events: list[Event | UnknownEvent] = []
+        self._reader = RecordReader(run)
         self._record: RunRecord | None = None
         self._was_live = False
 
@@ -89,11 +89,13 @@ class Tail:
             If there is no run in the folder. The message names the file.
         """
         is_live = is_being_written(self._run)  # before reading: the end of a run comes last
-        news = list(self._lines.read(parse_line))
-        self._events += news
-        if self._record is None or news or is_live != self._was_live:
+        before = self._lines.offset
+        for event in self._lines.read(parse_line):
+            self._reader.add(event)
+        has_news = self._lines.offset > before
+        if self._record is None or has_news or is_live != self._was_live:
             self._was_live = is_live
-            record = record_of(self._run, self._events, is_live=is_live)
+            record = self._reader.record(is_live=is_live)
             self._record = replace(record, damaged_lines=self._lines.damaged)
         return self._record
 
