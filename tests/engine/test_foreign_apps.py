@@ -15,6 +15,7 @@ import pytest
 
 from fedwaggle.engine import run
 from fedwaggle.engine.flower import run as flower
+from fedwaggle.engine.options import EngineOptions
 
 APPS = Path(__file__).parent / "apps"
 NODES = 4
@@ -33,8 +34,7 @@ def run_on_flower(app: str, folder: Path) -> dict[str, Any]:
         APPS / app,
         outputs=folder,
         config={"result-file": str(result)},
-        resources=flower.FlowerResources(nodes=NODES),
-        quiet=True,
+        options=EngineOptions(nodes=NODES, quiet=True),
     )
     return json.loads(result.read_text())
 

@@ -8,6 +8,7 @@ import tomllib
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -84,9 +85,9 @@ def run(
     Exit status: 0 the run ended well, 1 it failed, 2 it was refused, 130 it was stopped.
     """
     from fedwaggle.engine import read_app
-    from fedwaggle.engine import run as run_locally
     from fedwaggle.engine.app import read_defaults
-    from fedwaggle.engine.checks import check_both
+    from fedwaggle.engine.checks import check_both, refuse_mistakes
+    from fedwaggle.engine.local.run import run_app
     from fedwaggle.engine.options import EngineOptions
     from fedwaggle.runs import outputs_root
 
@@ -97,13 +98,16 @@ def run(
     overrides |= parse_settings(settings or [], defaults)
     is_new = resume is None and not fork
     known_nodes = nodes or _NODES if is_new else nodes
-    _, asked = check_both(
+    options, asked = check_both(
         lambda: EngineOptions(
             nodes=known_nodes or _NODES,
             workers=workers,
             client_timeout=client_timeout,
             gpus=gpus,
             clients_per_gpu=clients_per_gpu,
+            isolate=isolate,
+            quiet=quiet,
+            verbose=verbose,
         ),
         lambda: read_app(app, overrides, nodes=known_nodes),
     )
@@ -112,20 +116,11 @@ def run(
     if not is_new:
         asked, recorded = app_that_goes_on(app, overrides, outputs, resume, fork=fork)
         nodes = nodes or recorded
-    nodes = nodes or _NODES
+        refuse_mistakes(asked.path, asked.serverapp, asked.config, nodes or _NODES)
+    options = replace(options, nodes=nodes or _NODES)
     if engine == "local":
         with _app_errors_shown(asked.path, in_full=verbose):
-            run_locally(
-                asked,
-                nodes=nodes,
-                workers=workers,
-                client_timeout=client_timeout,
-                gpus=gpus,
-                clients_per_gpu=clients_per_gpu,
-                isolate=isolate,
-                quiet=quiet,
-                verbose=verbose,
-            )
+            run_app(asked, options)
         return
     _refuse_local_options(client_timeout, isolate=isolate)
     from fedwaggle.engine.flower import run as flower
@@ -134,10 +129,7 @@ def run(
         asked.path,
         outputs=outputs,
         config={key: value for key, value in asked.config.items() if value != defaults[key]},
-        resources=flower.FlowerResources(
-            nodes=nodes, workers=workers, gpus=gpus or 0, clients_per_gpu=clients_per_gpu
-        ),
-        quiet=quiet,
+        options=options,
         notify=lambda line: typer.echo(line, err=True),
     )
 

@@ -1,4 +1,4 @@
-"""What the local engine is asked for, checked before anything starts."""
+"""What an engine is asked for, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """The options of :func:`fedwaggle.engine.run`, which describes them.
+    """The options of :func:`fedwaggle.engine.run`, which describes them, for every engine.
 
     Raises
     ------
@@ -70,6 +70,29 @@ class EngineOptions:
             return self.gpus == 0
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
         return hidden or not any(Path("/dev").glob("nvidia[0-9]*"))
+
+    def federation(self) -> dict[str, int | float]:
+        """Return them as the keys of ``flwr run --federation-config``.
+
+        Examples
+        --------
+        >>> EngineOptions(nodes=3).federation()
+        {'num-supernodes': 3, 'client-resources-num-cpus': 1}
+        >>> EngineOptions(nodes=3, gpus=1, clients_per_gpu=4).federation()[
+        ...     "client-resources-num-gpus"
+        ... ]
+        0.25
+        """
+        keys: dict[str, int | float] = {
+            "num-supernodes": self.nodes,
+            "client-resources-num-cpus": 1,  # Flower's own default of 2 halves what runs at a time
+        }
+        if self.workers is not None:
+            keys["init-args-num-cpus"] = self.workers
+        if self.gpus:
+            keys["init-args-num-gpus"] = self.gpus
+            keys["client-resources-num-gpus"] = 1 / self.clients_per_gpu
+        return keys
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the workers: one thread for each, unless the user says else."""

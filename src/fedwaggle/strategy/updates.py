@@ -107,11 +107,6 @@ class ClientUpdate(Generic[M_co]):
     scale: float = 1.0
     weight: float | None = None
 
-    @property
-    def is_bounded(self) -> bool:
-        """Whether less of it is in the mean than was sent."""
-        return self.scale < 1 or self.weight is not None
-
     def bounded(self, scale: float, weight: float) -> ClientUpdate[M_co]:
         """Return the update with the share of its change, and the weight, that are in the mean."""
         metadata = vars(self)["metadata"]  # as it is: asking for it would decode it

@@ -14,7 +14,6 @@ import signal
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -23,59 +22,15 @@ import tomli_w
 
 from fedwaggle.engine.flower.home import Home, make_folder, prepare_home
 from fedwaggle.engine.flower.superlink import SuperLink
+from fedwaggle.engine.options import EngineOptions
 from fedwaggle.errors import ConfigError, EngineError
 from fedwaggle.text import printable
 
-__all__ = ["FlowerResources", "run"]
+__all__ = ["run"]
 
 ConfigValue = bool | int | float | str
 
 _LOG_TAIL_LINES = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowerResources:
-    """What a simulation may use.
-
-    Attributes
-    ----------
-    nodes : int
-        Simulated nodes.
-    workers : int | None
-        Clients at a time, one core each; None for as many as there are cores.
-    gpus : int
-        GPUs that clients share.
-    clients_per_gpu : int
-        Clients at a time on each of them.
-    """
-
-    nodes: int = 10
-    workers: int | None = None
-    gpus: int = 0
-    clients_per_gpu: int = 1
-
-    def federation(self) -> dict[str, int | float]:
-        """Return them as the keys of ``flwr run --federation-config``.
-
-        Examples
-        --------
-        >>> FlowerResources(nodes=3).federation()
-        {'num-supernodes': 3, 'client-resources-num-cpus': 1}
-        >>> FlowerResources(nodes=3, gpus=1, clients_per_gpu=4).federation()[
-        ...     "client-resources-num-gpus"
-        ... ]
-        0.25
-        """
-        keys: dict[str, int | float] = {
-            "num-supernodes": self.nodes,
-            "client-resources-num-cpus": 1,  # Flower's own default of 2 halves what runs at a time
-        }
-        if self.workers is not None:
-            keys["init-args-num-cpus"] = self.workers
-        if self.gpus:
-            keys["init-args-num-gpus"] = self.gpus
-            keys["client-resources-num-gpus"] = 1 / self.clients_per_gpu
-        return keys
 
 
 def run(
@@ -83,8 +38,7 @@ def run(
     *,
     outputs: Path,
     config: Mapping[str, ConfigValue] | None = None,
-    resources: FlowerResources | None = None,
-    quiet: bool = False,
+    options: EngineOptions,
     notify: Callable[[str], None] = print,
 ) -> None:
     """Run an app on a SuperLink of its own, and return when it has run well.
@@ -101,10 +55,9 @@ def run(
         app. What an app writes under a relative name is moved there at the end.
     config : Mapping[str, ConfigValue] | None
         Overrides of the app's run config.
-    resources : FlowerResources | None
-        Nodes, cores and GPUs.
-    quiet : bool
-        Whether to keep the log from the standard output; a failure still shows its end.
+    options : EngineOptions
+        Nodes, cores and GPUs; and whether to keep the log from the standard output (``quiet``): a
+        failure still shows its end.
     notify : Callable[[str], None]
         Takes what a person should know, one line at a time.
 
@@ -121,7 +74,7 @@ def run(
     _refuse_federations(app)
     with _private_home(outputs, notify) as home, _signals_as_exit(), SuperLink(home) as link:
         try:
-            _run_on(link, home, app, config or {}, resources or FlowerResources(), quiet)
+            _run_on(link, home, app, config or {}, options)
         except (KeyboardInterrupt, SystemExit):
             notify("Stopping the run, which can take half a minute. Ctrl-C again kills it.")
             raise
@@ -132,13 +85,12 @@ def _run_on(
     home: Home,
     app: Path,
     config: Mapping[str, ConfigValue],
-    resources: FlowerResources,
-    quiet: bool,
+    options: EngineOptions,
 ) -> None:
     overrides = home.path / "run-config.toml"
     overrides.write_bytes(tomli_w.dumps(dict(config)).encode())
-    run_id = link.submit(app, resources.federation(), overrides)
-    if quiet:
+    run_id = link.submit(app, options.federation(), overrides)
+    if options.quiet:
         with (home.path / "run.log").open("w+", encoding="utf-8", errors="replace") as log:
             status = link.follow(run_id, log)
             log.seek(0)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +37,7 @@ from fedwaggle.errors import ConfigError, EngineError
 if TYPE_CHECKING:
     from fedwaggle.engine.local.grid import LocalGrid
 
-__all__ = ["EngineResult", "run"]
+__all__ = ["EngineResult", "run", "run_app"]
 
 _one_run = threading.Lock()  # Flower keeps who a process speaks for in a global
 
@@ -150,6 +150,13 @@ def run(
         ),
         lambda: _read(app, config, nodes),
     )
+    result = run_app(asked, options)
+    return replace(result, seconds=time.perf_counter() - began)
+
+
+def run_app(app: App, options: EngineOptions) -> EngineResult:
+    """Run an app that was read and checked; see :func:`run`."""
+    began = time.perf_counter()
     if sys.platform != "linux":
         raise EngineError(
             f"the local engine needs Linux, got {sys.platform}; run the app with `flwr run`"
@@ -157,7 +164,7 @@ def run(
     if not _one_run.acquire(blocking=False):
         raise EngineError("a run is going on in this process; wait for its end, or use another")
     try:
-        value, grid = _run(asked, options)
+        value, grid = _run(app, options)
     finally:
         _one_run.release()
     return EngineResult(value, time.perf_counter() - began, grid.messages, grid.errors)

@@ -25,11 +25,11 @@ class Spread:
 
     count: int
     low: float
-    tenth: float
+    p10: float
     q1: float
     median: float
     q3: float
-    ninth: float
+    p90: float
     high: float
 
 

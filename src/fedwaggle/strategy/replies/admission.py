@@ -25,7 +25,7 @@ from fedwaggle.strategy.bounds.changes import Ruler
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import UNREADABLE, Arrival
 from fedwaggle.strategy.replies.forms import Form, check_arrays, check_free, model_record
-from fedwaggle.strategy.replies.messages import records_of
+from fedwaggle.strategy.replies.messages import bytes_of, records_of
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.text import printable, shown
 
@@ -206,7 +206,7 @@ def admit(
         if limits.needs_change and norms and not any(norms):
             raise Refused(Code.NO_CHANGE, "expected a model that was trained, got it as it was")
         read = _metadata(content, contract, limits)
-        num_bytes = _num_bytes(content)
+        num_bytes = bytes_of(content)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001  # see _quarantined
@@ -285,23 +285,6 @@ def _content(arrival: Arrival) -> RecordDict:
     raise Refused(code, f"{speaker} says: {words}")
 
 
-def _of_kind(content: RecordDict, kind: type[R]) -> list[R]:
-    """Return the records of a kind, without Flower's views of them.
-
-    ``content.array_records`` is part of a cycle of references: a reply that was looked at in
-    that way stays in memory, arrays and all, until the garbage collector comes by.
-    """
-    return [record for record in content.values() if isinstance(record, kind)]
-
-
-def _num_bytes(content: RecordDict) -> int:
-    """Return the bytes of array data and of bytes values, which is nearly all of a reply."""
-    arrays = (array for record in _of_kind(content, ArrayRecord) for array in record.values())
-    values = (value for record in _of_kind(content, ConfigRecord) for value in record.values())
-    blobs = (value for value in values if isinstance(value, bytes))
-    return sum(len(array.data) for array in arrays) + sum(len(blob) for blob in blobs)
-
-
 def _check_size(content: RecordDict, limits: Limits, contract: Contract[Any] | None) -> None:
     """Refuse a reply with large ConfigRecords: it may have to be kept until the round ends."""
     unpacked = None if contract is None else ("metadata", "payload")
@@ -333,10 +316,10 @@ def _bytes_of(value: object) -> int:
 
 def _metrics(content: RecordDict, limits: Limits) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the metrics of a reply, and the names of those that are dropped."""
-    records = _of_kind(content, MetricRecord)
+    records = list(records_of(content, MetricRecord).values())
     if len(records) != 1:
         if limits.form is not Form.ANY:
-            code = Code.TWO_METRIC_RECORDS if len(records) else Code.NO_METRICS
+            code = Code.TWO_METRIC_RECORDS if records else Code.NO_METRICS
             raise Refused(code, f"expected exactly one MetricRecord, got {len(records)}")
         records = [MetricRecord({k: v for record in records for k, v in record.items()})]
     _check_amount(records[0])

@@ -171,10 +171,10 @@ def band(
         Of the line and of the band, for the legend.
     """
     edge = {"type": "scatter", "mode": "lines", "x": list(x), "line": {"width": 0}}
-    low = {**edge, "y": rounded(s.tenth for s in spreads), "showlegend": False, "hoverinfo": "skip"}
+    low = {**edge, "y": rounded(s.p10 for s in spreads), "showlegend": False, "hoverinfo": "skip"}
     high = {
         **edge,
-        "y": rounded(s.ninth for s in spreads),
+        "y": rounded(s.p90 for s in spreads),
         "name": names[1],
         "fill": "tonexty",
         "fillcolor": f"{color}-soft",
