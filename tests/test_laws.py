@@ -54,11 +54,11 @@ def hash_of(path: Path) -> str:
     return model_sha256({name: tensor.numpy() for name, tensor in state.items()})
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("workers", ["0", "1", "3"])
 def test_a_repeat_with_other_workers_is_the_same_run(
     undisturbed: Path, tmp_path: Path, workers: str
 ) -> None:
-    """With as many workers as before it is repeated below, where they are killed."""
+    """0 is the server's process. With 2, as before, it is repeated where workers are killed."""
     assert facts(running.run(tmp_path, "--workers", workers)) == facts(undisturbed)
 
 

@@ -21,6 +21,7 @@ from fedwaggle.errors import ConfigError, WaggleError
 
 if TYPE_CHECKING:
     from fedwaggle.engine.app import ConfigValue
+    from fedwaggle.engine.options import EngineOptions
 
 __all__ = ["parse_run_config", "parse_settings", "run"]
 
@@ -54,7 +55,12 @@ def run(
         typer.Option(help="local: this library's own. flower: stock `flwr run`, on Ray."),
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Clients at a time; one a core if left out.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Clients at a time; one a core if left out. 0 runs them in the server's process, "
+            "for a debugger (local engine).",
+        ),
     ] = None,
     gpus: Annotated[
         int | None, typer.Option(min=0, help="GPUs for the clients to share; 0 hides them.")
@@ -122,7 +128,7 @@ def run(
         with _app_errors_shown(asked.path, in_full=verbose):
             run_app(asked, options)
         return
-    _refuse_local_options(client_timeout, isolate=isolate)
+    _refuse_local_options(options)
     from fedwaggle.engine.flower import run as flower
 
     flower.run(
@@ -240,9 +246,13 @@ def _parse_value(text: str, default: ConfigValue | None) -> ConfigValue:
     return text if is_other_than_asked or len(table) > 1 else value
 
 
-def _refuse_local_options(client_timeout: float | None, *, isolate: bool) -> None:
+def _refuse_local_options(options: EngineOptions) -> None:
     """Refuse what stock Flower cannot do, rather than ignore it."""
-    given = {"--client-timeout": client_timeout is not None, "--isolate": isolate}
+    given = {
+        "--client-timeout": options.client_timeout is not None,
+        "--isolate": options.isolate,
+        "--workers 0": options.workers == 0,
+    }
     mistakes = [
         f"{option}: expected --engine local; stock Flower has nothing like it, so leave it out"
         for option, is_given in given.items()

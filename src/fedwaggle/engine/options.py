@@ -38,8 +38,12 @@ class EngineOptions:
     def __post_init__(self) -> None:
         checks = {
             f"nodes: expected at least 1, got {self.nodes}": self.nodes >= 1,
-            f"workers: expected 1 to {_MOST_WORKERS}, got {self.workers}; leave it out for one "
-            "a core": self.workers is None or 1 <= self.workers <= _MOST_WORKERS,
+            f"workers: expected 0 to {_MOST_WORKERS}, got {self.workers}; leave it out for one "
+            "a core": self.workers is None or 0 <= self.workers <= _MOST_WORKERS,
+            "workers: 0 runs clients in the server's process, which has no client-timeout, no "
+            "isolate and no gpus; leave them out, or set workers to 1": (
+                self.workers != 0 or not (self.client_timeout or self.isolate or self.gpus)
+            ),
             f"client-timeout: expected seconds above 0, got {self.client_timeout}; leave it out "
             "for no limit": self.client_timeout is None or self.client_timeout > 0,
             f"gpus: expected at least 0, got {self.gpus}; leave it out to let clients see what "

@@ -17,8 +17,7 @@ from flwr.serverapp import Grid
 
 from fedwaggle.engine.flwr_private import FlowerRun, NodeInfo
 from fedwaggle.engine.local.in_flight import Observer, Traffic
-from fedwaggle.engine.local.linux.pool import MOST_FRAMES, Pool
-from fedwaggle.engine.local.linux.shared_memory import Parcel
+from fedwaggle.engine.local.pool import MOST_OUTCOMES, Pool
 from fedwaggle.grids import NamedGrid, StatefulGrid, WakingGrid
 
 __all__ = ["FIRST_NODE_ID", "LocalGrid"]
@@ -33,7 +32,7 @@ class LocalGrid(Grid, NamedGrid, WakingGrid, StatefulGrid):
     Parameters
     ----------
     pool : Pool
-        The workers.
+        What runs the clients.
     run_id : int
         Flower's number of the run.
     num_nodes : int
@@ -109,11 +108,11 @@ class LocalGrid(Grid, NamedGrid, WakingGrid, StatefulGrid):
             If more calls of this wait for replies than this process may open files.
         """
         self._wait(lambda: self._pool.is_ready, None)
-        parcel = Parcel()
+        sender = self._pool.sender()
         ids = []
         for message in messages:
             with self._changed:
-                ids.append(self._traffic.push(message, parcel))
+                ids.append(self._traffic.push(message, sender))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -207,10 +206,10 @@ class LocalGrid(Grid, NamedGrid, WakingGrid, StatefulGrid):
         self._is_listened_to = True
         self._changed.release()
         try:
-            events = self._pool.collect(timeout)
+            outcomes = self._pool.collect(timeout)
         finally:
             self._changed.acquire()
             self._is_listened_to = False
             self._changed.notify_all()
-        self._traffic.absorb(events)
-        return len(events) < MOST_FRAMES
+        self._traffic.absorb(outcomes)
+        return len(outcomes) < MOST_OUTCOMES

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Protocol
 
-from flwr.app import ArrayRecord, Error, Message
+from flwr.app import Error, Message
 
 from fedwaggle.engine.flwr_private import (
     MESSAGE_UNAVAILABLE,
@@ -29,21 +29,11 @@ from fedwaggle.engine.flwr_private import (
     set_message_id,
     unavailable_reply,
 )
-from fedwaggle.engine.local.frames import Frame, dump
-from fedwaggle.engine.local.linux.pool import Event, Lost, Pool
-from fedwaggle.engine.local.linux.shared_memory import Address, Parcel
-from fedwaggle.engine.local.messages import (
-    PackedRecord,
-    array_key,
-    describe_arrays,
-    pack_content,
-    pack_metadata,
-)
-from fedwaggle.engine.local.replies import Arrived, Reply, reply_of
+from fedwaggle.engine.local.pool import Answered, Lost, Outcome, Pool, Sender
+from fedwaggle.engine.local.replies import Arrived, Reply
 
 __all__ = ["Observer", "Traffic"]
 
-_MOST_PLACED = 4  # array records that are remembered: train and evaluate send the same
 _SPARE_ENDS = 1_000  # times to live of answered messages that may lie about
 
 _EXPIRED = (
@@ -74,12 +64,8 @@ class _Sent:
     ----------
     message : Message
         As it was when it was sent; the sender may change the object that it holds.
-    records : list[PackedRecord]
-        Its content.
-    parcels : list[Parcel]
-        What holds its payload; kept until it is answered. The last one takes its letter.
-    letter : Address | None
-        Where it lies with the node's state, once that is known.
+    packed : Any
+        The same in the pool's own form; kept until it is answered.
     task : int | None
         Its number in the pool, once it is there.
     wanted : bool
@@ -89,9 +75,7 @@ class _Sent:
     """
 
     message: Message
-    records: list[PackedRecord]
-    parcels: list[Parcel]
-    letter: Address | None = None
+    packed: Any
     task: int | None = None
     wanted: bool = True
     repeated: bool = False
@@ -138,15 +122,14 @@ class Traffic:
         self._behind: dict[int, deque[_Sent]] = {}  # node at work to what waits behind it
         self._leaving: OrderedDict[str, _Sent] = OrderedDict()  # until the pool has room for it
         self._ends: list[tuple[float, str]] = []  # a heap: when each message's time is up, its id
-        self._placed: OrderedDict[Any, tuple[Address, Parcel, Any]] = OrderedDict()
         self.open: dict[str, _Sent] = {}
         self.ready = Arrived()
         self.states: dict[int, bytes] = {}
         self.messages = 0
         self.errors = 0
 
-    def push(self, message: Message, parcel: Parcel) -> str:
-        """Send a message, with its payload in a parcel, and return the id that it got.
+    def push(self, message: Message, sender: Sender) -> str:
+        """Send a message, and return the id that it got.
 
         Raises
         ------
@@ -169,7 +152,8 @@ class Traffic:
             self.ready.add(message_id, Reply(unavailable))
             self.errors += 1
             return message_id
-        sent = self._pack(message, parcel)
+        own = make_message(metadata_values(message), content=message.content)
+        sent = _Sent(own, sender.pack(message))
         metadata.delivered_at = datetime.now(UTC).isoformat()  # where Flower notes it, too
         self.open[message_id] = sent
         heapq.heappush(self._ends, (metadata.created_at + metadata.ttl, message_id))
@@ -218,17 +202,16 @@ class Traffic:
             return
         del self.open[message_id]
 
-    def absorb(self, events: Iterable[Event]) -> None:
+    def absorb(self, outcomes: Iterable[Outcome]) -> None:
         """Take in what became of tasks, and send what had no room before."""
-        for event in events:
-            number = event.task if isinstance(event, Lost) else event.values[0]
-            sent = self._tasks.pop(number, None)
+        for outcome in outcomes:
+            sent = self._tasks.pop(outcome.task, None)
             if sent is None:  # it was answered, and then its worker died
                 continue
-            if isinstance(event, Lost) and self._may_repeat(sent, event):
-                self._repeat(sent, event)
+            if isinstance(outcome, Lost) and self._may_repeat(sent, outcome):
+                self._repeat(sent, outcome)
             else:
-                self._answer(sent, event)
+                self._answer(sent, outcome)
         self._fill_pool()
 
     def expire(self, now: float) -> None:
@@ -255,32 +238,6 @@ class Traffic:
         """Return when the next message's time is up, or infinity."""
         return self._ends[0][0] if self._ends else math.inf
 
-    def _pack(self, message: Message, parcel: Parcel) -> _Sent:
-        parcels: list[Parcel] = []
-
-        def place(record: ArrayRecord) -> tuple[int, ...]:
-            address, home = self._place_arrays(record, parcel)
-            parcels.append(home)
-            return tuple(address)
-
-        records = pack_content(message.content, place)
-        own = make_message(metadata_values(message), content=message.content)
-        return _Sent(own, records, [*parcels, parcel])
-
-    def _place_arrays(self, record: ArrayRecord, parcel: Parcel) -> tuple[Address, Parcel]:
-        """Put arrays into the parcel, unless the same were put into one lately."""
-        key = array_key(record)
-        if key in self._placed:
-            self._placed.move_to_end(key)
-        else:
-            facts, buffers = describe_arrays(record)
-            address = parcel.put([dump(facts), *buffers])
-            self._placed[key] = (address, parcel, buffers)  # with its bytes alive, the key is true
-            if len(self._placed) > _MOST_PLACED:
-                self._placed.popitem(last=False)
-        address, home, _ = self._placed[key]
-        return address, home
-
     def _dispatch(self, sent: _Sent) -> None:
         """Let a message leave, behind those that are to leave already."""
         self._leaving[sent.message_id] = sent
@@ -290,20 +247,13 @@ class Traffic:
         """Append tasks, in order, while the pool has room for them."""
         while self._leaving:
             sent = next(iter(self._leaving.values()))
-            if sent.letter is None:
-                sent.letter = self._write_letter(sent)
-            sent.task = self._pool.append(sent.letter)
+            # One message at a time: the node's state is now what the client is to have.
+            state = self.states.get(sent.node_id, b"")
+            sent.task = self._pool.submit(sent.packed, self._nodes.index(sent.node_id), state)
             if sent.task is None:
                 return
             self._tasks[sent.task] = sent
             del self._leaving[sent.message_id]
-
-    def _write_letter(self, sent: _Sent) -> Address:
-        """Put what a worker needs into the parcel, with the node's state as it is now."""
-        state = self.states.get(sent.node_id, b"")
-        partition = self._nodes.index(sent.node_id)
-        letter = dump((pack_metadata(sent.message), sent.records, partition, state))
-        return sent.parcels[-1].put([letter])
 
     def _may_repeat(self, sent: _Sent, lost: Lost) -> bool:
         """Whether a message is to be sent again; once, as the client may be what kills workers."""
@@ -321,13 +271,13 @@ class Traffic:
         self._leaving[sent.message_id] = sent
         self._leaving.move_to_end(sent.message_id, last=False)
 
-    def _answer(self, sent: _Sent, event: Event) -> None:
-        if isinstance(event, Lost):
-            again = ", for the second time" if event.by_signal and sent.repeated else ""
-            error = Error(*crash_error(event.reason + again))
+    def _answer(self, sent: _Sent, outcome: Outcome) -> None:
+        if isinstance(outcome, Lost):
+            again = ", for the second time" if outcome.by_signal and sent.repeated else ""
+            error = Error(*crash_error(outcome.reason + again))
             reply = Reply(Message(error, reply_to=sent.message))
         else:
-            reply = self._read_reply(sent, event)
+            reply = self._reply_in(sent, outcome)
         if sent.message_id in self.open:
             self._settle(sent, reply)
         else:  # its time was up before
@@ -345,21 +295,17 @@ class Traffic:
         else:
             reply.close()
 
-    def _read_reply(self, sent: _Sent, frame: Frame) -> Reply:
-        """Return the reply that a worker sent, and keep the node's new state if there is one."""
-        _, kind, metadata, body, state = frame.values
-        if state:
-            self.states[sent.node_id] = state
-        elif state is not None:
+    def _reply_in(self, sent: _Sent, answered: Answered) -> Reply:
+        """Return the reply that a client gave, and keep its node's new state if there is one."""
+        if answered.state:
+            self.states[sent.node_id] = answered.state
+        elif answered.state is not None:
             self.states.pop(sent.node_id, None)
-        if kind == "content":
-            return reply_of(metadata, body, frame)
-        frame.close()
-        if kind == "expired":
+        if answered.reply is not None:
+            return answered.reply
+        if answered.error is None:
             return Reply(self._unavailable(sent.message_id))
-        if metadata is None:
-            return Reply(Message(Error(*body), reply_to=sent.message))
-        return Reply(make_message(metadata, error=Error(*body)))
+        return Reply(Message(Error(*answered.error), reply_to=sent.message))
 
     def _free_node(self, node_id: int) -> None:
         """Let the next message go to a node that has none."""

@@ -36,6 +36,8 @@ from fedwaggle.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from fedwaggle.engine.local.grid import LocalGrid
+    from fedwaggle.engine.local.pool import Pool
+    from fedwaggle.engine.progress import Progress
 
 __all__ = ["EngineResult", "run", "run_app"]
 
@@ -181,21 +183,13 @@ def _read(app: str | Path | App, config: Mapping[str, Any] | None, nodes: int) -
 
 def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
     """Start the workers, import the ServerApp meanwhile, and call it."""
-    from fedwaggle.engine.local.linux.pool import Pool  # what it uses of the system, only Linux has
-
     run_id = secrets.randbits(63)
     with ExitStack() as stack:
         stack.enter_context(exit_on_sigterm())
         stack.enter_context(many_open_files())
         progress = stack.enter_context(open_progress(app.config, options.quiet, options.verbose))
-        pool = stack.enter_context(
-            Pool(
-                _setup(app, options, run_id),
-                environment=options.environment(),
-                client_timeout=options.client_timeout,
-                show_line=progress.client_line,
-                report=progress.report,
-            )
+        pool = (
+            _start_workers(app, options, run_id, progress, stack) if options.workers != 0 else None
         )
         stack.enter_context(importing(app))
         # These import Flower, which takes as long as the workers' own start.
@@ -211,6 +205,7 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
         server_app = flwr_private.load_server_app(app.serverapp, str(app.path))
         stack.enter_context(fast_arrays())
         progress.attach_logs()
+        pool = pool or _in_process(app, options, run_id, progress)
         grid = LocalGrid(pool, run_id=run_id, num_nodes=options.nodes, observer=progress)
         grid.set_run(flwr_private.describe_run(run_id, app.fab_id, app.version))
         context = Context(
@@ -222,6 +217,39 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
         )
         stack.enter_context(old_objects_at_rest())
         return flwr_private.call_server_app(server_app, grid, context), grid
+
+
+def _start_workers(
+    app: App, options: EngineOptions, run_id: int, progress: Progress, stack: ExitStack
+) -> Pool:
+    """Start worker processes, which import the ClientApp while this one imports Flower."""
+    from fedwaggle.engine.local.linux.pool import WorkerPool  # uses what only Linux has
+
+    return stack.enter_context(
+        WorkerPool(
+            _setup(app, options, run_id),
+            environment=options.environment(),
+            client_timeout=options.client_timeout,
+            show_line=progress.client_line,
+            report=progress.report,
+        )
+    )
+
+
+def _in_process(app: App, options: EngineOptions, run_id: int, progress: Progress) -> Pool:
+    """Return a pool that runs clients in this process."""
+    from fedwaggle.engine.flwr_private import load_client_app
+    from fedwaggle.engine.local.client import Client
+    from fedwaggle.engine.local.in_process import InProcessPool
+
+    def show(partition: int, trace: str) -> None:
+        progress.client_line(f"[client {partition}] {trace}", is_error=True)
+
+    return InProcessPool(
+        lambda: load_client_app(app.clientapp, str(app.path)),
+        lambda client_app: Client(client_app, run_id, options.nodes, app.config, show),
+        options.seed,
+    )
 
 
 def _private_flower() -> ModuleType:

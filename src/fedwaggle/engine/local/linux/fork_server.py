@@ -21,7 +21,6 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from fedwaggle.engine.local.frames import send_frame
 from fedwaggle.engine.local.linux.launch import (
     PARENT_ENDED,
     die_with_parent,
@@ -30,6 +29,7 @@ from fedwaggle.engine.local.linux.launch import (
     redirect_import,
 )
 from fedwaggle.engine.local.linux.leaving import Inheritance, leave_fork_server
+from fedwaggle.engine.local.linux.protocol import Failed, Ready, encode
 from fedwaggle.engine.local.linux.setup import Setup
 from fedwaggle.engine.local.linux.task_queue import Board
 from fedwaggle.engine.local.linux.workers import Forker, Imported, Spawner, Starter, Workers
@@ -70,7 +70,7 @@ def _serve(setup_fd: int, control_fd: int) -> None:
     except _Stopped:
         raise
     except BaseException:  # noqa: BLE001  # an import may raise anything; the server must know
-        send_frame(control, ("failed", last_error()))
+        control.sendall(encode(Failed(last_error())))
         return
     set_label("")
     board = Board(setup.board, setup.tokens_out, setup.tokens_in)
@@ -78,7 +78,7 @@ def _serve(setup_fd: int, control_fd: int) -> None:
         starter: Starter = Spawner(setup, setup_fd)
     else:
         starter = Forker(setup, board, imported, set_label, control_fd)
-    send_frame(control, ("ready", why_spawn))
+    control.sendall(encode(Ready(why_spawn)))
     workers = Workers(setup, board, control, starter)
     try:
         workers.watch()

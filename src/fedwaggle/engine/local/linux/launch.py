@@ -16,9 +16,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fedwaggle.engine.local.frames import send_frame
 from fedwaggle.engine.local.linux.client_output import redirect_output
 from fedwaggle.engine.local.linux.leaving import exit_status, limit_leaving
+from fedwaggle.engine.local.linux.protocol import Failed, encode
 from fedwaggle.engine.local.linux.setup import Setup
 from fedwaggle.engine.local.linux.task_queue import Board
 
@@ -150,7 +150,7 @@ def work(setup_fd: int, slot: int, parent_pid: int) -> None:
         app = import_app(setup)
     except BaseException:  # noqa: BLE001  # an import may raise anything; the server must know
         with socket.socket(fileno=setup.replies) as replies:
-            send_frame(replies, (-1, "failed", None, last_error(), None))
+            replies.sendall(encode(Failed(last_error())))
         return
     board = Board(setup.board, setup.tokens_out, -1)
     sys.exit(run_worker(setup, app, board, slot, set_label))

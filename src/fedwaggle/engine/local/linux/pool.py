@@ -1,4 +1,4 @@
-"""The pool: the server's side of the workers. It appends tasks and hears what became of them.
+"""The pool of worker processes, from the server's side.
 
 Two sockets tell it everything: replies come from the workers, and the fork server says which worker
 died over which task. Both are waited for together, so nothing is polled.
@@ -13,51 +13,42 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
-from fedwaggle.engine.local.frames import Frame, receive_frame, send_frame, wait_for_any
+from fedwaggle.engine.local.frames import Frame, receive_frame, wait_for_any
 from fedwaggle.engine.local.linux.client_output import OutputReader
 from fedwaggle.engine.local.linux.launch import command
 from fedwaggle.engine.local.linux.leaving import LEAVING_SECONDS
+from fedwaggle.engine.local.linux.protocol import (
+    Content,
+    Erred,
+    Expired,
+    Failed,
+    Kill,
+    Leave,
+    LostTask,
+    Ready,
+    Words,
+    decode,
+    encode,
+)
 from fedwaggle.engine.local.linux.setup import Setup
-from fedwaggle.engine.local.linux.shared_memory import Address
 from fedwaggle.engine.local.linux.task_queue import Board
+from fedwaggle.engine.local.pool import MOST_OUTCOMES, Answered, Lost, Outcome
 from fedwaggle.errors import EngineError
 
-__all__ = ["MOST_FRAMES", "Event", "Lost", "Pool"]
+if TYPE_CHECKING:  # Flower is imported while the workers start, not before
+    from fedwaggle.engine.local.linux.sending import Packed, ParcelSender, Placed
 
-MOST_FRAMES = 64  # at once: each may hold a file open until it was read
+__all__ = ["WorkerPool"]
 
 _MOST_FORK_SERVERS = 4  # without a reply in between: one that is killed is replaced, if it can work
 _PATIENCE_SECONDS = 5.0  # for processes that were told to end
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A task whose worker ended before it answered.
-
-    Attributes
-    ----------
-    task : int
-        Its number.
-    reason : str
-        How the worker ended.
-    by_signal : bool
-        Whether a signal ended it that was not the engine's: from outside, as the system sends it
-        when memory runs out, or by a crash. The client may be innocent of it.
-    """
-
-    task: int
-    reason: str
-    by_signal: bool
-
-
-Event: TypeAlias = Frame | Lost
-
-
-class Pool:
+class WorkerPool:
     """The worker processes of a run.
 
     Parameters
@@ -104,23 +95,32 @@ class Pool:
             output=self._output.fd,
         )
         self.is_ready = False
+        self._placed: Placed | None = None
         self._lost: list[Lost] = []  # not told yet
         self._hung: set[int] = set()  # tasks whose workers were told to end
         self._fork_servers = 0
         self._start_fork_server()
 
-    def append(self, letter: Address) -> int | None:
+    def sender(self) -> ParcelSender:
+        """Return a sender for the messages of one push."""
+        from fedwaggle.engine.local.linux.sending import ParcelSender, Placed
+
+        if self._placed is None:
+            self._placed = Placed()
+        return ParcelSender(self._placed)
+
+    def submit(self, packed: Packed, partition: int, state: bytes) -> int | None:
         """Append a task, and return its number; or nothing if too many wait already."""
-        return self._board.append(letter)
+        return self._board.append(packed.letter(partition, state))
 
     def withdraw(self, task: int) -> bool:
         """Take a task back, and return whether no worker had it yet."""
         return self._board.withdraw(task)
 
-    def collect(self, timeout: float | None) -> list[Event]:
+    def collect(self, timeout: float | None) -> list[Outcome]:
         """Wait until something happened, or for so long, and return what became of tasks.
 
-        With ``MOST_FRAMES`` events or more, others may be there already.
+        With ``MOST_OUTCOMES`` or more, others may be there already.
 
         Parameters
         ----------
@@ -141,15 +141,15 @@ class Pool:
             if self._control in ready:
                 self._lost += self._hear_fork_server()
             was_ready = self.is_ready
-            events: list[Event] = [*self._receive_replies()]
-            if len(events) < MOST_FRAMES:
+            outcomes: list[Outcome] = [*self._receive_replies()]
+            if len(outcomes) < MOST_OUTCOMES:
                 # Losses go last: a worker's replies were sent before its death.
-                events += self._lost
+                outcomes += self._lost
                 self._lost = []
-            if events or left == 0.0 or self.is_ready != was_ready:
-                return events
+            if outcomes or left == 0.0 or self.is_ready != was_ready:
+                return outcomes
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -173,7 +173,7 @@ class Pool:
     def _let_workers_leave(self) -> None:
         self._board.shut()
         with suppress(OSError, subprocess.TimeoutExpired):  # the fork server is dead, or stuck
-            send_frame(self._control, ("leave",))
+            self._tell(Leave())
             self._process.wait(LEAVING_SECONDS + _PATIENCE_SECONDS)
 
     def _end_at_once(self) -> None:
@@ -210,24 +210,28 @@ class Pool:
             )
         os.close(setup_fd)
 
-    def _receive_replies(self) -> list[Frame]:
-        frames: list[Frame] = []
-        while len(frames) < MOST_FRAMES:
+    def _tell(self, words: Words) -> None:
+        self._control.sendall(encode(words))
+
+    def _receive_replies(self) -> list[Answered]:
+        answers: list[Answered] = []
+        while len(answers) < MOST_OUTCOMES:
             try:
                 frame = receive_frame(self._replies)
             except BlockingIOError:
-                return frames
+                return answers
             if frame is None:
-                return frames
-            _, kind, _, text, _ = frame.values
-            if kind == "failed":
-                raise EngineError(_import_error(text))
-            if kind == "ready":
-                self.is_ready = True
-            else:
-                frames.append(frame)
-                self._fork_servers = 1  # this one works; should a client kill it, others may follow
-        return frames
+                return answers
+            match decode(frame.values):
+                case Failed(text):
+                    raise EngineError(_import_error(text))
+                case Ready():
+                    self.is_ready = True
+                case words:
+                    answers.append(_answered(words, frame))
+                    # This one works; should a client kill it, others may follow.
+                    self._fork_servers = 1
+        return answers
 
     def _hear_fork_server(self) -> list[Lost]:
         try:
@@ -236,18 +240,17 @@ class Pool:
             return []
         if frame is None:
             return self._replace_fork_server()
-        kind, *values = frame.values
-        if kind == "failed":
-            raise EngineError(_import_error(values[0]))
-        if kind == "ready":
-            if values[0]:
-                self._report(f"each worker imports the ClientApp by itself: {values[0]}")
-            return []
-        task, reason, by_signal = values
-        if task in self._hung:
-            reason, by_signal = self._hung_reason(), False
-        self._report(f"a worker was replaced: {reason}")
-        return [Lost(task, reason, by_signal)]
+        match decode(frame.values):
+            case Failed(text):
+                raise EngineError(_import_error(text))
+            case LostTask(task, reason, by_signal):
+                if task in self._hung:
+                    reason, by_signal = self._hung_reason(), False
+                self._report(f"a worker was replaced: {reason}")
+                return [Lost(task, reason, by_signal)]
+            case Ready(why_spawn) if why_spawn:
+                self._report(f"each worker imports the ClientApp by itself: {why_spawn}")
+        return []
 
     def _hung_reason(self) -> str:
         return f"it did not answer within client-timeout ({self._client_timeout:g} s)"
@@ -287,12 +290,33 @@ class Pool:
             elif busy.task not in self._hung:
                 self._hung.add(busy.task)
                 with suppress(OSError):  # the fork server is dead, which is heard next
-                    send_frame(self._control, ("kill", busy.slot, busy.task))
+                    self._tell(Kill(busy.slot, busy.task))
         return next_due
 
     @property
     def _slots(self) -> range:
         return range(self._setup.first_slot, self._setup.first_slot + self._setup.workers)
+
+
+def _answered(words: Words, frame: Frame) -> Answered:
+    """Return what a worker's message says of its task."""
+    from flwr.app import Error
+
+    from fedwaggle.engine.flwr_private import make_message
+    from fedwaggle.engine.local.replies import Reply, reply_of
+
+    match words:
+        case Content(task, metadata, records, state):
+            return Answered(task, reply_of(metadata, records, frame), state=state)
+        case Erred(task, None, code, reason, state):
+            return Answered(task, error=(code, str(reason)), state=state)
+        case Erred(task, metadata, code, reason, state):
+            error = Error(code, reason)
+            reply = Reply(make_message(metadata or (), error=error))
+            return Answered(task, reply, state=state)
+        case Expired(task):
+            return Answered(task)
+    raise AssertionError(f"a worker sends no {words!r}")
 
 
 def _kill_session(leader_pid: int) -> None:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from fedwaggle.engine.local.frames import receive_frame, send_frame, wait_for_any
+from fedwaggle.engine.local.frames import receive_frame, wait_for_any
 from fedwaggle.engine.local.linux.launch import PARENT_ENDED, command, die_with_parent, run_worker
 from fedwaggle.engine.local.linux.leaving import LEAVING_SECONDS, Inheritance, leave
+from fedwaggle.engine.local.linux.protocol import Failed, Kill, Leave, LostTask, decode, encode
 from fedwaggle.engine.local.linux.setup import Setup
 from fedwaggle.engine.local.linux.task_queue import Board
 from fedwaggle.engine.local.seeding import SeedWatch
@@ -188,11 +189,11 @@ class Workers:
                 frame = receive_frame(self._control)
                 if frame is None:
                     return
-                order, *values = frame.values
-                if order == "leave":
-                    self._let_leave()
-                else:
-                    self._kill(*values)
+                match decode(frame.values):
+                    case Leave():
+                        self._let_leave()
+                    case Kill(slot, task):
+                        self._kill(slot, task)
 
     def _seconds_left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
@@ -241,7 +242,7 @@ class Workers:
         task = self._board.in_hand(slot)
         if task is not None:
             by_signal = os.WIFSIGNALED(status)
-            send_frame(self._control, ("lost", task, _how_it_ended(status), by_signal))
+            self._control.sendall(encode(LostTask(task, _how_it_ended(status), by_signal)))
         self._board.finish(slot)  # only now: should this process die here, the slot still tells
         if status:
             self._board.add_token()
@@ -252,7 +253,7 @@ class Workers:
             self._add(index)
         else:
             text = f"workers end before they take a message: {_how_it_ended(status)}"
-            send_frame(self._control, ("failed", text))
+            self._control.sendall(encode(Failed(text)))
 
 
 def _kill_group(pid: int) -> None:

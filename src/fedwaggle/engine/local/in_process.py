@@ -1,0 +1,162 @@
+"""A pool without processes: each client runs in the thread that waits for it.
+
+It is for debugging and for tests: ``breakpoint()`` works in a client, a traceback leads from the
+server to it, and one client runs at a time. Clients share the process with the server, so a crash
+or an endless loop of one is the run's, and what one leaves in a module the next one finds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import count
+from typing import NamedTuple
+
+from flwr.app import ArrayRecord, Message
+from flwr.clientapp import ClientApp
+
+from fedwaggle.engine.flwr_private import crash_error, make_message, metadata_values, task_identity
+from fedwaggle.engine.local.client import Answer, Client
+from fedwaggle.engine.local.messages import (
+    describe_arrays,
+    pack_content,
+    rebuild_arrays,
+    unpack_content,
+)
+from fedwaggle.engine.local.pool import Answered, Outcome
+from fedwaggle.engine.local.replies import Reply
+from fedwaggle.engine.local.seeding import RandomNumbers
+
+__all__ = ["InProcessPool"]
+
+
+class _Sender:
+    def pack(self, message: Message) -> Message:
+        """Return the message with records of its own."""
+        return _detached(message)
+
+
+class _Task(NamedTuple):
+    message: Message
+    partition: int
+    state: bytes
+
+
+class InProcessPool:
+    """Runs clients in this process, one after the other.
+
+    Parameters
+    ----------
+    import_app : Callable[[], ClientApp]
+        Imports the app; it is called by the first ``collect``.
+    client_of : Callable[[ClientApp], Client]
+        Makes what answers messages of it.
+    seed : int | None
+        What the random numbers of a message derive from, besides its id; None leaves the
+        generators alone.
+    """
+
+    def __init__(
+        self,
+        import_app: Callable[[], ClientApp],
+        client_of: Callable[[ClientApp], Client],
+        seed: int | None,
+    ) -> None:
+        self._import_app, self._client_of = import_app, client_of
+        self._random = None if seed is None else RandomNumbers(seed)
+        self._client: Client | None = None
+        self._numbers = count()
+        self._waiting: OrderedDict[int, _Task] = OrderedDict()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the app is imported."""
+        return self._client is not None
+
+    def sender(self) -> _Sender:
+        """Return a sender for the messages of one push."""
+        return _Sender()
+
+    def submit(self, packed: Message, partition: int, state: bytes) -> int:
+        """Add a task, and return its number."""
+        number = next(self._numbers)
+        self._waiting[number] = _Task(packed, partition, state)
+        return number
+
+    def withdraw(self, task: int) -> bool:
+        """Take a task back, and return whether no client had begun it."""
+        return self._waiting.pop(task, None) is not None
+
+    def collect(self, timeout: float | None) -> list[Outcome]:
+        """Let the client of the next task answer it; without one, wait."""
+        if self._client is None:
+            self._client = self._client_of(self._import_app())
+            return []
+        if not self._waiting:
+            time.sleep(0.0 if timeout is None else timeout)
+            return []
+        number, task = self._waiting.popitem(last=False)
+        return [self._outcome(number, task)]
+
+    def close(self, *, in_order: bool = False) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+
+    def _outcome(self, number: int, task: _Task) -> Answered:
+        message = task.message
+        if message.metadata.created_at + message.metadata.ttl <= time.time():
+            return Answered(number)
+        answer = self._answer(task)
+        reply = None if answer.reply is None else Reply(_detached(answer.reply))
+        return Answered(number, reply, answer.error, answer.state)
+
+    def _answer(self, task: _Task) -> Answer:
+        assert self._client is not None  # noqa: S101  # collect has made it
+        message = task.message
+        with _surroundings(), task_identity(self._client.run_id, message.metadata.dst_node_id):
+            if self._random is not None:
+                self._random.seed_for(int(message.metadata.message_id))
+            try:
+                return self._client.answer(message, task.partition, task.state)
+            except SystemExit as leaving:
+                return Answer(error=crash_error(f"it ended by SystemExit: {leaving.code}"))
+
+
+@contextmanager
+def _surroundings() -> Iterator[None]:
+    """Give the server its own random numbers and its working folder back after a client."""
+    folder, numbers = os.open(".", os.O_PATH | os.O_CLOEXEC), random.getstate()
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    of_numpy = numpy.random.get_state() if numpy else None
+    of_torch = torch.get_rng_state() if torch else None
+    try:
+        yield
+    finally:
+        os.fchdir(folder)
+        os.close(folder)
+        random.setstate(numbers)
+        if numpy:
+            numpy.random.set_state(of_numpy)
+        if torch:
+            torch.set_rng_state(of_torch)
+
+
+def _detached(message: Message) -> Message:
+    """Return a message with records of its own; only bytes are shared, which nothing changes."""
+    metadata = metadata_values(message)
+    if message.has_error():
+        return make_message(metadata, error=message.error)
+    records = pack_content(message.content, _fresh)
+    own = [(name, kind, v if kind == "arrays" else deepcopy(v)) for name, kind, v in records]
+    return make_message(metadata, content=unpack_content(own, lambda arrays: arrays))
+
+
+def _fresh(record: ArrayRecord) -> ArrayRecord:
+    facts, buffers = describe_arrays(record)
+    return rebuild_arrays(facts, [bytes(data) for data in buffers])
