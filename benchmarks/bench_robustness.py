@@ -25,14 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedwaggle.runs.events import (
-    ClientQuarantined,
-    ClientUpdated,
-    RoundFinished,
-    RunFinished,
-    current_events,
-    read_events,
-)
+from fedwaggle.runs.events import ClientQuarantined, ClientUpdated, RoundFinished, RunFinished
+from fedwaggle.runs.reading import current_events, read_events
 
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parent / "quickstart"

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fedwaggle.runs.events import Event, RunFinished, UnknownEvent, current_events, read_events
+from fedwaggle.runs.events import Event, RunFinished, UnknownEvent
 from fedwaggle.runs.listing import find_run
+from fedwaggle.runs.reading import current_events, read_events
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart"
 

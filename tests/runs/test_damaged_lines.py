@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from fedwaggle.runs import lines, load
-from fedwaggle.runs.events import current_events, read_events, to_line
-from fedwaggle.runs.follow import follow
+from fedwaggle.runs.events import to_line
 from fedwaggle.runs.listing import list_runs
+from fedwaggle.runs.reading import current_events, follow, read_events
 from fedwaggle.runs.report import read_story, write_report
 from fedwaggle.runs.report.compare import write_comparison
 from fedwaggle.runs.terminal.screen import frame

@@ -16,11 +16,10 @@ from fedwaggle.runs.events import (
     RunFailed,
     RunResumed,
     UnknownEvent,
-    current_events,
     parse_line,
-    read_events,
     to_line,
 )
+from fedwaggle.runs.reading import current_events, read_events
 
 KINDS = get_args(get_args(vocabulary.Event)[0])
 

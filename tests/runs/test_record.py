@@ -27,10 +27,10 @@ from fedwaggle.runs.events import (
     RunFinished,
     RunResumed,
     RunStarted,
-    current_events,
     to_line,
 )
 from fedwaggle.runs.files import LineFile
+from fedwaggle.runs.reading import current_events
 from fedwaggle.runs.record import load, record_of
 from waiting import PATIENCE
 

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedwaggle.errors import DiskError, RunError
 from fedwaggle.runs import Run
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import Waggle
 
 SIZE = 25_000  # float32: a model of 100 kB

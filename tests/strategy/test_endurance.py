@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedwaggle.engine import run
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 
 APP = """
 import os

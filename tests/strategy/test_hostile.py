@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import FedAdagrad, FedMedian
 
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Run
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import RoundRules, Waggle
 
 _spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from fedwaggle.errors import ConfigError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Request, Run, open_run
-from fedwaggle.runs.events import current_events, read_events
+from fedwaggle.runs.reading import current_events, read_events
 from fedwaggle.strategy import ClientUpdate, RestStragglers, StopWhenConverged, Waggle
 
 

@@ -36,7 +36,7 @@ from fedwaggle.metadata import pack
 from fedwaggle.runs import Request, Run, load, open_run, opening
 from fedwaggle.runs.best_model import model_sha256, read_model
 from fedwaggle.runs.checkpoints import read_latest_snapshot, write_snapshot
-from fedwaggle.runs.events import current_events, read_events
+from fedwaggle.runs.reading import current_events, read_events
 from fedwaggle.strategy import RoundRules, StopWhenConverged, Waggle
 
 NODES = 5

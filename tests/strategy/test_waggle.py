@@ -24,7 +24,7 @@ from flwr.serverapp.strategy import FedAdagrad, FedAvg
 from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Run, load
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.runs.report import write_report
 from fedwaggle.schedules import step_decay
 from fedwaggle.strategy import OutlierRule, RoundRules, Waggle

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from fedwaggle.runs.numbers import as_float
+from fedwaggle.numbers import as_float
 
 __all__ = ["Chartable", "chartable_fields", "fields"]
 

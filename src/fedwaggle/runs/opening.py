@@ -26,17 +26,10 @@ from fedwaggle.runs.checkpoints import (
     read_latest_snapshot,
     write_snapshot,
 )
-from fedwaggle.runs.events import (
-    NotRepeatable,
-    RunResumed,
-    RunStarted,
-    UnknownEvent,
-    current_events,
-    read_events,
-    to_line,
-)
+from fedwaggle.runs.events import NotRepeatable, RunResumed, RunStarted, UnknownEvent, to_line
 from fedwaggle.runs.listing import find_run
 from fedwaggle.runs.paths import EVENTS
+from fedwaggle.runs.reading import current_events, read_events
 from fedwaggle.runs.request import Request, breaking_changes, changes, code_changes, read_request
 from fedwaggle.runs.writer import Run, make_folder
 

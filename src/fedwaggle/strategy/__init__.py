@@ -3,10 +3,16 @@
 from fedwaggle.grids import engine_name
 from fedwaggle.strategy.bounds.outliers import OutlierRule
 from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
-from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.step.trainable import trainable_names
-from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
+from fedwaggle.strategy.updates import (
+    ClientUpdate,
+    Contract,
+    Evaluation,
+    Quarantined,
+    RoundSummary,
+    Training,
+)
 from fedwaggle.strategy.waggle import Waggle
 
 __all__ = [

@@ -36,9 +36,8 @@ from fedwaggle.runs.request import installed_versions
 from fedwaggle.strategy.policies import Decision
 from fedwaggle.strategy.repeatability import Cause, lost_replies
 from fedwaggle.strategy.replies.alike import Repeats, in_words
-from fedwaggle.strategy.rounds import RoundSummary
 from fedwaggle.strategy.state import RunState, to_ndarrays
-from fedwaggle.strategy.updates import ClientUpdate, Quarantined
+from fedwaggle.strategy.updates import ClientUpdate, Quarantined, RoundSummary
 from fedwaggle.text import printable
 
 __all__ = ["Journal"]

@@ -21,8 +21,8 @@ from fedwaggle.errors import NodesError
 from fedwaggle.grids import SIMULATION, StatefulGrid, engine_name
 from fedwaggle.metadata import PICKLE_WARNING
 from fedwaggle.runs.checkpoints import read_latest_snapshot
-from fedwaggle.runs.events import read_events
 from fedwaggle.runs.paths import EVENTS
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy.averaging.arrays import Template
 from fedwaggle.strategy.codes import Code
 from fedwaggle.strategy.cohort.roster import Roster
@@ -37,9 +37,9 @@ from fedwaggle.strategy.resuming import (
     refuse_another_seed,
     refuse_other_nodes,
 )
-from fedwaggle.strategy.rounds import Evaluation, RoundSummary, Training
 from fedwaggle.strategy.state import RunState, from_snapshot, restore_strategy, to_snapshot
 from fedwaggle.strategy.step.phases import Phases, with_metadata
+from fedwaggle.strategy.updates import Evaluation, RoundSummary, Training
 
 __all__ = ["RoundLoop"]
 

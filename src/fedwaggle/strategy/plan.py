@@ -12,9 +12,8 @@ from flwr.serverapp.strategy import Strategy
 from fedwaggle.runs import Run
 from fedwaggle.strategy.policies import Policy
 from fedwaggle.strategy.replies.forms import Form
-from fedwaggle.strategy.rounds import RoundSummary
 from fedwaggle.strategy.rules import RoundRules
-from fedwaggle.strategy.updates import ClientUpdate, Contract
+from fedwaggle.strategy.updates import ClientUpdate, Contract, RoundSummary
 
 __all__ = ["EvaluateFn", "Hooks", "Plan", "Settings"]
 

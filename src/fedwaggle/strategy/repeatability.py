@@ -21,8 +21,7 @@ from flwr.serverapp.strategy import (
 from fedwaggle.strategy.codes import Code
 from fedwaggle.strategy.layers import layers_of
 from fedwaggle.strategy.policies import Policy, RestStragglers
-from fedwaggle.strategy.rounds import RoundSummary
-from fedwaggle.strategy.updates import Quarantined
+from fedwaggle.strategy.updates import Quarantined, RoundSummary
 
 __all__ = ["Cause", "known_causes", "lost_replies"]
 

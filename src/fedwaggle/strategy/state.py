@@ -21,14 +21,9 @@ from numpy.typing import NDArray
 
 from fedwaggle.errors import RunError
 from fedwaggle.runs.checkpoints import Snapshot
-from fedwaggle.runs.events import (
-    BestModel,
-    Event,
-    RoundFinished,
-    UnknownEvent,
-    current_events,
-)
-from fedwaggle.strategy.cohort.roster import Attendance
+from fedwaggle.runs.events import BestModel, Event, RoundFinished, UnknownEvent
+from fedwaggle.runs.reading import current_events
+from fedwaggle.strategy.cohort.attendance import Attendance
 
 __all__ = ["RunState", "from_snapshot", "restore_strategy", "to_ndarrays", "to_snapshot"]
 

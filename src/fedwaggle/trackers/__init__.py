@@ -21,8 +21,8 @@ from typing import Protocol
 
 from fedwaggle.errors import TrackerError
 from fedwaggle.runs.events import Event
-from fedwaggle.runs.follow import whole_bytes
 from fedwaggle.runs.paths import EVENTS
+from fedwaggle.runs.reading import whole_bytes
 from fedwaggle.trackers.process import TrackerProcess
 
 __all__ = ["TRACKERS", "Sink", "Tracker", "open_trackers"]

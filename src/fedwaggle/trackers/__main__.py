@@ -13,8 +13,8 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
-from fedwaggle.runs.follow import follow
 from fedwaggle.runs.paths import EVENTS
+from fedwaggle.runs.reading import follow
 from fedwaggle.text import printable
 from fedwaggle.trackers import Sink
 

@@ -28,9 +28,9 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from fedwaggle.numbers import as_float, is_ordinary
 from fedwaggle.runs.events import ClientUpdated, Event, RoundFinished, RoundStarted
 from fedwaggle.runs.metadata_fields import chartable_fields
-from fedwaggle.runs.numbers import as_float, is_ordinary
 
 __all__ = ["Converged", "RoundFacts", "Rounds", "tag"]
 

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdagrad, FedAvg, FedMedian, QFedAvg
 
 from fedwaggle.runs import Run
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import RoundRules, Waggle
 from fedwaggle.strategy.bounds.outliers import OutlierRule
 

@@ -12,13 +12,8 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp.strategy.strategy_utils import sample_nodes
 
 from fedwaggle.errors import NodesError
-from fedwaggle.strategy.cohort.roster import (
-    Attendance,
-    Roster,
-    RosterGrid,
-    names_of,
-    seeded_sampling,
-)
+from fedwaggle.strategy.cohort.attendance import Attendance
+from fedwaggle.strategy.cohort.roster import Roster, RosterGrid, names_of, seeded_sampling
 from waiting import PATIENCE
 
 

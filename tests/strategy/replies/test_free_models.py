@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import (
 
 from fedwaggle.errors import ConfigError, NodesError, RunError
 from fedwaggle.runs import Request, Run, open_run
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import OutlierRule, RoundRules, Waggle
 
 NAN = float("nan")

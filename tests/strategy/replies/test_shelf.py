@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from fedwaggle.errors import RunError
 from fedwaggle.metadata import pack
 from fedwaggle.runs import Run
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import RoundRules, Waggle
 
 PAYLOAD = len(b'{"number":0,"text":"xxxxxxxxxx"}')

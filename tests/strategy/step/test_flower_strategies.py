@@ -26,7 +26,7 @@ from flwr.serverapp.strategy import (
 
 from fedwaggle.errors import NodesError
 from fedwaggle.runs import Request, Run
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import RoundRules, Waggle
 from fedwaggle.strategy.bounds.outliers import OutlierRule
 from fedwaggle.strategy.step import metric_functions

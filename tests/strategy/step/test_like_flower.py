@@ -21,7 +21,7 @@ from flwr.serverapp.strategy import (
 from fedwaggle.errors import ConfigError
 from fedwaggle.runs import Run, load
 from fedwaggle.runs.checkpoints import read_latest_snapshot
-from fedwaggle.runs.events import read_events
+from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import OutlierRule, RoundRules, Waggle
 
 NAN = float("nan")

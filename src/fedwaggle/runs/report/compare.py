@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fedwaggle.errors import RunError
+from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.files import write_atomic
-from fedwaggle.runs.numbers import is_ordinary
 from fedwaggle.runs.record import config_of, is_being_written
 from fedwaggle.runs.report.charts.figure import Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.charts.models import best_value, families

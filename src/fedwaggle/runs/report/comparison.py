@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.events import RunFinished
-from fedwaggle.runs.numbers import is_ordinary
 from fedwaggle.runs.report.charts.figure import SERIES
 from fedwaggle.runs.report.charts.models import BestValue
 from fedwaggle.runs.report.story import RunStory

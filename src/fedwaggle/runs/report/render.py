@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.events import parse_line, resume_rounds
+from fedwaggle.numbers import is_ordinary
+from fedwaggle.runs.events import parse_line
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.lines import Lines
-from fedwaggle.runs.numbers import is_ordinary
 from fedwaggle.runs.paths import EVENTS, REPORT
+from fedwaggle.runs.reading import resume_rounds
 from fedwaggle.runs.record import is_being_written
 from fedwaggle.runs.report.charts.cells import client_facts, columns
 from fedwaggle.runs.report.charts.clients import STATES, client_figures

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedwaggle.runs.numbers import MAX_MAGNITUDE
+from fedwaggle.numbers import MAX_MAGNITUDE
 
 __all__ = ["Spread", "far_above", "groups", "spread"]
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from fedwaggle.numbers import as_float
 from fedwaggle.runs.events import (
     BestModel,
     CheckpointFailed,
@@ -30,9 +31,8 @@ from fedwaggle.runs.events import (
     RunStarted,
     SnapshotFailed,
     UnknownEvent,
-    marked_events,
 )
-from fedwaggle.runs.numbers import as_float
+from fedwaggle.runs.reading import marked_events
 from fedwaggle.runs.record import best_of
 from fedwaggle.runs.report.fields import FieldTable
 from fedwaggle.runs.report.words import natural_key

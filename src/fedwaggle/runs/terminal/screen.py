@@ -17,9 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedwaggle.numbers import as_float
 from fedwaggle.runs.events import ClientQuarantined
 from fedwaggle.runs.listing import STATUS_STYLES, duration
-from fedwaggle.runs.numbers import as_float
 from fedwaggle.runs.record import RoundRecord, RunRecord
 from fedwaggle.text import printable
 

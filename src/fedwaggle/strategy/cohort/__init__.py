@@ -1,1 +1,4 @@
-"""Who takes part in a round: ``roster`` knows the nodes by name, ``drawing`` draws and asks."""
+"""Who takes part in a round.
+
+``roster`` knows the nodes by name, ``attendance`` who rests, and ``drawing`` draws and asks.
+"""

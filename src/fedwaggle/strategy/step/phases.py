@@ -28,7 +28,6 @@ from fedwaggle.strategy.replies.admission import (
 )
 from fedwaggle.strategy.replies.forms import Form, is_overridden
 from fedwaggle.strategy.replies.shelf import MetadataShelf
-from fedwaggle.strategy.rounds import Evaluation, Training
 from fedwaggle.strategy.state import RunState
 from fedwaggle.strategy.step.aggregation import is_robust, needs_change, required_metrics
 from fedwaggle.strategy.step.collecting import Collector, collector_for
@@ -36,7 +35,7 @@ from fedwaggle.strategy.step.evaluations import aggregate_evaluations, typical_v
 from fedwaggle.strategy.step.intake import Intake
 from fedwaggle.strategy.step.metrics import as_metrics, warn_of_dropped
 from fedwaggle.strategy.step.stepping import take_step
-from fedwaggle.strategy.updates import ClientUpdate, Quarantined
+from fedwaggle.strategy.updates import ClientUpdate, Evaluation, Quarantined, Training
 
 __all__ = ["Phases", "with_metadata"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fedwaggle.runs.numbers import is_ordinary
+from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.report.charts.cells import ClientFacts, slow_rows, training_seconds
 from fedwaggle.runs.report.charts.fields import DrawnFields, history_figures
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, Trace, band, layout, rounded

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedwaggle.runs.numbers import is_ordinary
+from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.report.charts.cells import history_steps, thin
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, band, layout, line
 from fedwaggle.runs.report.charts.spreads import by_round, named_points

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fedwaggle.runs.numbers import is_ordinary
+from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.report.stats import Spread
 
 __all__ = ["SERIES", "Figure", "band", "layout", "line", "rounded"]

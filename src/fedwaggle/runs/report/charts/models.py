@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from fedwaggle.numbers import as_float
 from fedwaggle.runs.events import MetricValue, RoundFinished
-from fedwaggle.runs.numbers import as_float
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.words import number_text, plotly_text, title_text, value_text
