@@ -2,7 +2,7 @@
 
 Flower's public interface is enough to write a ServerApp or a ClientApp, not to carry messages
 between them. What an engine needs beyond it is gathered in this file, each thing behind a
-function that says what it is for. :func:`changes` looks at each of them when a run starts, and
+function whose docstring states what it is for. :func:`changes` looks at each of them when a run starts, and
 ``tests/engine/test_flwr_private.py`` tests what they do. Tried with Flower 1.41 and 1.42.
 """
 

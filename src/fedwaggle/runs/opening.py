@@ -1,4 +1,4 @@
-"""Where a run begins: in a new folder, in the folder of the run that it goes on with, or in a fork.
+"""Where a run begins: in a new folder, in that of the run that it resumes, or in a fork.
 
 Going on is refused when the data changed, or a config key that decides the model: the law is
 that a resumed run ends as an uninterrupted one. Other versions and other code are a warning. A

@@ -139,7 +139,7 @@ def _is_after(event: Event | UnknownEvent, server_round: int) -> bool:
 def follow(events: Path, *, past: int, wait_for_end: Callable[[float], bool]) -> Iterator[Event]:
     """Yield the events of a run that count, until it is over.
 
-    Which earlier events still count is known only when the run says from which round it goes on.
+    Which earlier events still count is known only once the run records from which round it resumes.
     So nothing is yielded before its first new event; then all is, superseded rounds left out.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What was asked of a run (``run.json``), and whether it may go on with what is asked now.
+"""What was asked of a run (``run.json``), and whether it may be resumed with what is asked now.
 
 ``run.json`` also states whether the run can be repeated; why it cannot is an event, too.
 

@@ -1,4 +1,4 @@
-"""The server's side of the run record: what the round loop saw, told as events.
+"""The server's side of the run record: what happens in the round loop, as events.
 
 The loop calls one method at each turn. The journal writes the event, and keeps the models that
 are to be kept. Without a run it writes nothing.

@@ -1,4 +1,4 @@
-"""The state of a run between two rounds: one value that can be saved, compared and gone on from.
+"""The state of a run between two rounds: one value that can be saved, compared and resumed.
 
 Everything that the next round depends on is in it, or in the Flower strategy behind the mixin
 (FedAdagrad's v_t, FedAvgM's momentum, a clipping norm), whose own numbers are read from its

@@ -1,4 +1,4 @@
-"""Random numbers that nobody seeded: the same in every run with one seed.
+"""Random numbers that the app does not seed: the same in every run with one seed.
 
 With a seed of the run, each message has numbers of its own. Without one, the engine leaves the
 generators as the app left them, with one exception: workers that are copies of one process must

@@ -1,4 +1,4 @@
-"""The shell of a page: style, script, data and Plotly in one file that asks nobody for anything.
+"""The shell of a page: style, script, data and Plotly in one file that makes no request.
 
 A policy in the page's head (CSP) lets it run exactly the scripts that are written here, by their
 hashes, and lets it load nothing. So a text that somehow got past the escaping still could not

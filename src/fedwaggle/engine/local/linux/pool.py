@@ -1,7 +1,7 @@
 """The pool of worker processes, from the server's side.
 
-Two sockets tell it everything: replies come from the workers, and the fork server says which worker
-died over which task. Both are waited for together, so nothing is polled.
+It reads two sockets: replies come from the workers, and the fork server reports which worker died
+over which task. Both are waited for together, so nothing is polled.
 """
 
 from __future__ import annotations
