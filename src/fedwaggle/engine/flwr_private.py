@@ -3,7 +3,8 @@
 Flower's public interface is enough to write a ServerApp or a ClientApp, not to carry messages
 between them. What an engine needs beyond it is gathered in this file, each thing behind a
 function whose docstring states what it is for. :func:`changes` looks at each of them when a run
-starts, and ``tests/engine/test_flwr_private.py`` tests what they do. Tried with Flower 1.41 and 1.42.
+starts, and ``tests/engine/test_flwr_private.py`` tests what they do. Tried with Flower 1.41 and
+1.42.
 """
 
 from __future__ import annotations
