@@ -59,7 +59,7 @@ def run(
         typer.Option(
             min=0,
             help="Clients at a time; one a core if left out. 0 runs them in the server's process, "
-            "for a debugger (local engine).",
+            "for a debugger (local engine); a client that crashes ends the run then.",
         ),
     ] = None,
     gpus: Annotated[

@@ -99,3 +99,36 @@ def test_what_needs_processes_is_refused(make_app) -> None:
     for option in ({"client_timeout": 1.0}, {"isolate": True}, {"gpus": 1}):
         with pytest.raises(ConfigError, match="workers: 0 runs clients in the server's process"):
             run(app, nodes=1, workers=0, **option)
+
+
+DRAWING = """
+import random
+import numpy as np
+{seeds}
+
+@app.train()
+def train(message, context):
+    return answer(message, [random.random(), float(np.random.rand())])
+"""
+DRAWN = """
+import random
+import numpy as np
+own = [random.random(), float(np.random.rand())]
+return own, [r.content["m"]["value"] for _ in range(2) for r in ask(grid)]
+"""
+
+
+def test_without_a_seed_each_client_draws_other_numbers_than_the_server(make_app) -> None:
+    """2 rounds of 3 clients: with the server's own, 7 draws of each generator, all different."""
+    own, drawn = run(make_app(DRAWING.format(seeds=""), DRAWN), nodes=3, workers=0).value
+    for numbers in zip(own, *drawn, strict=True):
+        assert len(set(numbers)) == 7
+
+
+def test_what_an_app_seeds_at_import_its_clients_begin_with(make_app) -> None:
+    """They go on from there, from message to message, and a repeat draws the same."""
+    app = make_app(DRAWING.format(seeds="random.seed(1); np.random.seed(1)"), DRAWN)
+    (_, first), (_, again) = (run(app, nodes=3, workers=0).value for _ in range(2))
+    assert first == again
+    assert len({tuple(numbers) for numbers in first}) == 6
+    assert first == run(app, nodes=3, workers=1).value[1]

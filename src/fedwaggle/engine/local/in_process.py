@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flwr.app import ArrayRecord, Message
 from flwr.clientapp import ClientApp
@@ -70,6 +70,7 @@ class InProcessPool:
     ) -> None:
         self._import_app, self._client_of = import_app, client_of
         self._random = None if seed is None else RandomNumbers(seed)
+        self._side = _ClientSide()
         self._client: Client | None = None
         self._numbers = count()
         self._waiting: OrderedDict[int, _Task] = OrderedDict()
@@ -96,7 +97,8 @@ class InProcessPool:
     def collect(self, timeout: float | None) -> list[Outcome]:
         """Let the client of the next task answer it; without one, wait."""
         if self._client is None:
-            self._client = self._client_of(self._import_app())
+            with self._side.entered():  # what the app seeds at import, its clients begin with
+                self._client = self._client_of(self._import_app())
             return []
         if not self._waiting:
             time.sleep(0.0 if timeout is None else timeout)
@@ -119,7 +121,7 @@ class InProcessPool:
     def _answer(self, task: _Task) -> Answer:
         assert self._client is not None  # noqa: S101  # collect has made it
         message = task.message
-        with _surroundings(), task_identity(self._client.run_id, message.metadata.dst_node_id):
+        with self._side.entered(), task_identity(self._client.run_id, message.metadata.dst_node_id):
             if self._random is not None:
                 self._random.seed_for(int(message.metadata.message_id))
             try:
@@ -128,23 +130,55 @@ class InProcessPool:
                 return Answer(error=crash_error(f"it ended by SystemExit: {leaving.code}"))
 
 
-@contextmanager
-def _surroundings() -> Iterator[None]:
-    """Give the server its own random numbers and its working folder back after a client."""
-    folder, numbers = os.open(".", os.O_PATH | os.O_CLOEXEC), random.getstate()
+class _ClientSide:
+    """What clients have apart from the server: random numbers, and a working folder to leave."""
+
+    def __init__(self) -> None:
+        self._numbers: tuple[Any, ...] | None = None  # of the clients, from message to message
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Let a client draw its own random numbers, and undo a change of the folder."""
+        folder, of_server = os.open(".", os.O_PATH | os.O_CLOEXEC), _numbers()
+        if self._numbers is None:
+            _draw_afresh()
+        else:
+            _set_numbers(self._numbers)
+        try:
+            yield
+        finally:
+            os.fchdir(folder)
+            os.close(folder)
+            self._numbers = _numbers()
+            _set_numbers(of_server)
+
+
+def _numbers() -> tuple[Any, ...]:
+    """Return the state of each generator of random numbers; None for what is not imported."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    of_numpy = numpy.random.get_state() if numpy else None
-    of_torch = torch.get_rng_state() if torch else None
-    try:
-        yield
-    finally:
-        os.fchdir(folder)
-        os.close(folder)
-        random.setstate(numbers)
-        if numpy:
-            numpy.random.set_state(of_numpy)
-        if torch:
-            torch.set_rng_state(of_torch)
+    return (
+        random.getstate(),
+        numpy.random.get_state() if numpy else None,
+        torch.get_rng_state() if torch else None,
+    )
+
+
+def _set_numbers(numbers: tuple[Any, ...]) -> None:
+    of_python, of_numpy, of_torch = numbers
+    random.setstate(of_python)
+    if of_numpy is not None:
+        sys.modules["numpy"].random.set_state(of_numpy)
+    if of_torch is not None:
+        sys.modules["torch"].set_rng_state(of_torch)
+
+
+def _draw_afresh() -> None:
+    """Seed all generators from the system, as in a process that has just started."""
+    random.seed()
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.seed()
 
 
 def _detached(message: Message) -> Message:
