@@ -19,7 +19,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from pydantic import AllowInfNan, Field
 
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
-from fedwaggle.metadata import pack, schema_of, unpack
+from fedwaggle.metadata import Codec, pack, schema_of, unpack
 
 
 class Phase(Enum):
@@ -132,6 +132,48 @@ def test_a_float_of_numpy_or_torch_leaves_as_a_float() -> None:
         assert type(unpack(packed, Battery).percent) is float
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A frozen, slotted part of metadata."""
+
+    charge: float
+    is_full: bool
+
+
+@dataclass
+class Fleet:
+    """Metadata whose values come from NumPy and torch at every depth."""
+
+    cells: list[Cell]
+    counts: dict[int, int]
+    by_name: dict[str, tuple[bool, float]]
+    anything: Any
+
+
+@pytest.mark.parametrize("codec", ["json", "pickle"])
+def test_scalars_of_numpy_and_torch_leave_as_python_values(codec: Codec) -> None:
+    """In nested dataclasses, lists, tuples and as keys; the client's own object keeps them."""
+    sent = Fleet(
+        cells=[
+            Cell(torch.tensor(0.5), np.bool_(True)),  # type: ignore[arg-type]
+            Cell(np.float16(0.25), torch.tensor(False)),  # type: ignore[arg-type]
+        ],
+        counts={np.int64(3): torch.tensor(4), 5: np.uint8(6)},  # type: ignore[dict-item]
+        by_name={"a": (np.bool_(False), np.array(2.0))},  # type: ignore[dict-item]
+        anything=[np.int32(7), torch.tensor(True, requires_grad=False)],
+    )
+    got = unpack(pack(sent, codec=codec), Fleet, codec=codec, trust_pickle=codec == "pickle")
+    assert got == Fleet(
+        cells=[Cell(0.5, True), Cell(0.25, False)],
+        counts={3: 4, 5: 6},
+        by_name={"a": (False, 2.0)},
+        anything=[7, True],
+    )
+    held = [got.cells[0].is_full, got.counts[3], *got.by_name["a"], *got.anything]
+    assert [type(value) for value in held] == [bool, int, bool, float, int, bool]
+    assert isinstance(sent.cells[0].is_full, np.bool_)
+
+
 @pytest.mark.parametrize(
     ("change", "path"),
     [
@@ -140,7 +182,8 @@ def test_a_float_of_numpy_or_torch_leaves_as_a_float() -> None:
         ({"seconds": "2.5"}, "seconds"),
         ({"seconds": True}, "seconds"),
         ({"converged": 1}, "converged"),
-        ({"converged": np.bool_(True)}, "converged"),
+        ({"converged": np.int64(1)}, "converged"),
+        ({"converged": torch.tensor([True, False])}, "converged"),
         ({"device": None}, "device"),
         ({"device": Device("cpu", memory_bytes="8")}, "device.memory_bytes"),  # type: ignore[arg-type]
         ({"devices": [Device("a"), Device(1)]}, "devices.1.name"),  # type: ignore[arg-type]

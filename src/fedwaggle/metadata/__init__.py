@@ -1,6 +1,7 @@
 """The metadata contract: a dataclass, as bytes in a Flower record, and the same dataclass again.
 
-``contract`` packs and unpacks; ``refusals`` turns pydantic's errors into one that is safe to show;
+``contract`` packs and unpacks; ``scalars`` converts what NumPy and torch return; ``refusals`` turns
+pydantic's errors into one that is safe to show;
 ``refusal_costs`` refuses a payload whose errors alone would take too much memory.
 """
 

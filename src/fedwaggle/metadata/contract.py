@@ -30,6 +30,7 @@ from typing_extensions import TypeAliasType
 from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
 from fedwaggle.metadata.refusal_costs import check_refusal_cost, errors_per_value
 from fedwaggle.metadata.refusals import refusal_of
+from fedwaggle.metadata.scalars import with_python_scalars
 from fedwaggle.text import printable, shown
 
 if TYPE_CHECKING:  # `waggle report` needs no Flower, and Flower takes half a second to import
@@ -86,7 +87,8 @@ def pack(
     Parameters
     ----------
     obj : object
-        An instance of a dataclass.
+        An instance of a dataclass. Scalars of NumPy and torch in it are sent as ``bool``, ``int``
+        or ``float``.
     context : Context | None (default: None)
         The client's context. If its ``node_config`` holds ``metadata-allow``, the site's list of
         fields separated by commas, only those fields of ``obj`` are sent.
@@ -275,7 +277,7 @@ def _allowed_fields(context: Context | None, codec: Codec) -> set[str] | None:
 
 
 def _encode(obj: object, contract: _Contract, codec: Codec, allowed: set[str] | None) -> bytes:
-    checked = contract.adapter.validate_python(obj)
+    checked = contract.adapter.validate_python(with_python_scalars(obj))
     if codec == "pickle":
         return pickle.dumps(checked)
     payload = contract.adapter.dump_json(checked, warnings="error")
