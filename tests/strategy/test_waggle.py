@@ -195,7 +195,24 @@ def test_bad_metadata_keeps_the_weights_and_does_not_reach_the_strategy(make_gri
     errors = {e.client: e.metadata_error for e in events(run, "client-updated")}
     assert errors["0"] is None
     assert errors["1"].code == "malformed"
-    assert "pack(metadata)" in errors["1"].message
+    assert "pack(metadata, context)" in errors["1"].message
+
+
+@pytest.mark.parametrize(("senders", "warnings"), [((), 1), ((0,), 0), ((0, 1), 0)])
+def test_a_round_without_any_metadata_is_a_warning_once(make_grid, caplog, senders, warnings):
+    """A strategy that expects metadata and gets none names the line to add, not in each round."""
+
+    def client(msg, context):
+        sends = context.node_config["partition-id"] in senders
+        said = Facts(1.0, converged=False) if sends else None
+        return reply(msg, record(1.0), context, metadata=said)
+
+    with caplog.at_level("WARNING", logger="flwr.fedwaggle"):
+        start(WaggleAvg(metadata=Facts), make_grid(client, 2), record(9.0), rounds=3)
+    found = [line for line in caplog.messages if "no client sent usable metadata" in line]
+    assert len(found) == warnings
+    line = 'content["metadata"] = pack(metadata, context)'
+    assert all("round 1" in text and line in text for text in found)
 
 
 def test_a_pickle_from_a_client_is_not_run(make_grid, tmp_path):

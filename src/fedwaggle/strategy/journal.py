@@ -67,6 +67,7 @@ class Journal:
         self._began = time.monotonic()
         self._causes: dict[str, str] = dict(run.request.not_repeatable) if run else {}
         self._repeats = Repeats()
+        self._warned_of_metadata = False
 
     def run_started(
         self, *, strategy: str, engine: str, num_rounds: int, nodes: int | None, state: RunState
@@ -247,6 +248,7 @@ class Journal:
         for line in self._repeats.take():
             logger.warning("round %d: %s", summary.server_round, line)
         training = summary.training
+        self._warn_of_no_metadata(summary.server_round, training.updates)
         _log_missing("train", training.missing)
         _log_missing("evaluate", summary.evaluation.missing)
         if reason := lost_replies(summary):
@@ -308,6 +310,14 @@ class Journal:
                 seconds=time.monotonic() - self._began,
             )
         )
+
+    def _warn_of_no_metadata(self, server_round: int, updates: Sequence[ClientUpdate[Any]]) -> None:
+        """Warn, once in a run, of a round in which every client's metadata was refused."""
+        errors = [update.metadata_error for update in updates if update.metadata_error]
+        if self._warned_of_metadata or not errors or len(errors) < len(updates):
+            return
+        self._warned_of_metadata = True
+        logger.warning("round %d: no client sent usable metadata: %s", server_round, errors[0])
 
     def _record(self, event: Event) -> None:
         if self._run is not None:

@@ -462,8 +462,11 @@ def _metadata(
 def _unpacked(content: RecordDict, contract: Contract[M]) -> M:
     record = content.get("metadata")
     if not isinstance(record, ConfigRecord):
-        message = "expected a ConfigRecord under 'metadata', got none; send pack(metadata) there"
-        raise MetadataError(MetadataCode.MALFORMED, message)
+        raise MetadataError(
+            MetadataCode.MALFORMED,
+            "expected a ConfigRecord under 'metadata', got none; add "
+            'content["metadata"] = pack(metadata, context) to the reply',
+        )
     return unpack(
         record,
         contract.schema,
