@@ -1,6 +1,7 @@
 """The server asks one client several questions, one after the other, and writes the answers."""
 
 import json
+import time
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -12,7 +13,9 @@ TODO = ["draw", "", "change the run config", "", "raise", ""]
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    node = min(grid.get_node_ids())
+    while not (nodes := list(grid.get_node_ids())):
+        time.sleep(0.1)  # Flower's simulation registers them while this runs
+    node = min(nodes)
     answers = [ask(grid, node, todo) for todo in TODO]
     app_facts = [grid.run.fab_id == "tests/contexts-app", grid.run.fab_version == "1.0.0"]
     outcome = {"answers": answers, "app": app_facts}
