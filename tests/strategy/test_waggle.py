@@ -204,8 +204,8 @@ def test_a_round_without_any_metadata_is_a_warning_once(make_grid, caplog, sende
 
     def client(msg, context):
         sends = context.node_config["partition-id"] in senders
-        said = Facts(1.0, converged=False) if sends else None
-        return reply(msg, record(1.0), context, metadata=said)
+        facts = Facts(1.0, converged=False) if sends else None
+        return reply(msg, record(1.0), context, metadata=facts)
 
     with caplog.at_level("WARNING", logger="flwr.fedwaggle"):
         start(WaggleAvg(metadata=Facts), make_grid(client, 2), record(9.0), rounds=3)

@@ -6,7 +6,6 @@ without dimensions. Each has one meaning as a ``bool``, an ``int`` or a ``float`
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -15,12 +14,7 @@ __all__ = ["with_python_scalars"]
 
 _PYTHON = (str, bytes, bool, int, float, type(None))  # np.float64 and np.str_ are among them
 
-_REBUILT: dict[type, Callable[[list[Any]], Any]] = {
-    list: list,
-    tuple: tuple,
-    set: set,
-    frozenset: frozenset,
-}
+_CONTAINERS = (list, tuple, set, frozenset)
 
 
 def with_python_scalars(value: Any) -> Any:  # noqa: ANN401
@@ -35,7 +29,7 @@ def with_python_scalars(value: Any) -> Any:  # noqa: ANN401
     Returns
     -------
     Any
-        ``value`` itself where there is nothing to convert, else a copy; ``value`` is not changed.
+        The converted value; ``value`` is not changed.
 
     Examples
     --------
@@ -48,14 +42,9 @@ def with_python_scalars(value: Any) -> Any:  # noqa: ANN401
     if is_dataclass(value) and not isinstance(value, type):
         return _converted_dataclass(value)
     if type(value) is dict:
-        pairs = [part for pair in value.items() for part in pair]
-        converted = _converted(pairs)
-        return (
-            value if converted is None else dict(zip(converted[::2], converted[1::2], strict=True))
-        )
-    if type(value) in _REBUILT:
-        converted = _converted(list(value))
-        return value if converted is None else _REBUILT[type(value)](converted)
+        return {with_python_scalars(key): with_python_scalars(held) for key, held in value.items()}
+    if type(value) in _CONTAINERS:
+        return type(value)(with_python_scalars(part) for part in value)
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return value.item()
     return value
@@ -72,10 +61,3 @@ def _converted_dataclass(value: Any) -> Any:  # noqa: ANN401
     for name, part in changed.items():
         object.__setattr__(new, name, part)  # it may be frozen
     return new
-
-
-def _converted(parts: list[Any]) -> list[Any] | None:
-    """Return the parts, converted; None if all are as they were."""
-    converted = [with_python_scalars(part) for part in parts]
-    same = all(new is old for new, old in zip(converted, parts, strict=True))
-    return None if same else converted
