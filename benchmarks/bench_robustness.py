@@ -144,12 +144,13 @@ def _accuracy_of(model_file: Path) -> float:
     sys.path.insert(0, str(QUICKSTART))
     import torch
 
-    from fedwaggle.data import load_split
+    from fedwaggle.data import load_images, to_examples
     from my_federated_project import task
 
     model = task.Net()
     model.load_state_dict(torch.load(model_file, weights_only=True))
-    return task.test(model, load_split("fashion-mnist-mini", "test"))[1]
+    test_set = to_examples(load_images("fashion-mnist-mini", "test"))
+    return task.test(model, test_set)["accuracy"]
 
 
 def tables(results: list[dict[str, Any]]) -> str:

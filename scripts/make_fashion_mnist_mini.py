@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedwaggle.data import fingerprint
+from fedwaggle.data import fingerprint, to_examples
 from fedwaggle.data.fashion_mnist import (
     CLASS_NAMES,
     MINI_FOLDER,
@@ -40,7 +40,8 @@ def main(source: Path = SOURCE_FOLDER, target: Path = MINI_FOLDER) -> None:
         rows = stratified_rows(labels, per_class)
         chosen = images[rows], labels[rows]
         np.savez_compressed(target / f"{split}.npz", images=chosen[0], labels=chosen[1])
-        print(f"{split}: {len(rows)} images, fingerprint {fingerprint(to_dataset(*chosen))}")
+        content = fingerprint(to_examples(to_dataset(*chosen)))
+        print(f"{split}: {len(rows)} images, fingerprint {content}")
 
 
 def stratified_rows(labels: NDArray[np.uint8], per_class: int) -> NDArray[np.int64]:

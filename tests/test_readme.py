@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from fedwaggle.cli import app
-from fedwaggle.engine import read_app
+from fedwaggle.engine.app import read_defaults
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def test_python_is_the_quickstart_s_own() -> None:
 @pytest.mark.parametrize("words", shell_lines(), ids=" ".join)
 def test_commands_exist(words: list[str]) -> None:
     """Each `waggle` command parses, each `make` target is there, and each key is the app's."""
-    config = read_app(ROOT / "quickstart").config
+    config = read_defaults(ROOT / "quickstart")
     if words[0] == "waggle":
         command = get_command(app).commands[words[1]]
         parsed = command.make_context(words[1], words[2:])
@@ -53,7 +53,7 @@ def test_commands_exist(words: list[str]) -> None:
 
 
 def test_keys_and_defaults_are_the_quickstart_s() -> None:
-    config = read_app(ROOT / "quickstart").config
+    config = read_defaults(ROOT / "quickstart")
     table = README.split("| key | default | |\n")[1].split("\n\n")[0].splitlines()[1:]
     for row in table:
         keys, defaults = (cell.strip() for cell in row.split("|")[1:3])

@@ -1,20 +1,18 @@
-"""The task: the model, how it is trained and tested, and what a client says about it.
+"""The task: the data, the model, how it is trained and tested, and what a client reports.
 
-This is the file to make your own. The other three carry what is defined here, and read the three
-fields of ``TrainProcessMetadata``.
+This is the file to make your own. The other three carry what is defined here.
 """
 
-from __future__ import annotations
-
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from flwr.app import Context
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from fedwaggle.convergence import has_converged
-from fedwaggle.data import Examples, batches
+from fedwaggle import Examples, best_device, load_images, read_config
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,6 @@ class TrainProcessMetadata:
 
     Add what you want to know: any type that reads as JSON will do, nested dataclasses too.
     A new field needs a default, so that clients which do not know it yet still can talk.
-    Of these three, client_app.py reads the losses, and strategy.py the other two.
     """
 
     training_time: float  # s
@@ -31,41 +28,46 @@ class TrainProcessMetadata:
     training_losses: dict[str, float]  # mean loss of each epoch: {"epoch_1": 0.9, ...}
 
 
-class Net(nn.Module):
-    """A LeNet-5 with ReLU and max pooling: 44,426 parameters for 28 x 28 grey images.
+def summarize(metadata: Sequence[TrainProcessMetadata]) -> dict[str, float]:
+    """Return numbers on a round's metadata, to be logged and recorded with the round."""
+    return {
+        "clients_converged": sum(each.converged for each in metadata),
+        "slowest_training_time": max((each.training_time for each in metadata), default=0.0),  # s
+    }
 
-    Parameters
-    ----------
-    image_shape : tuple[int, int, int]
-        Channels, height and width of one image.
-    num_classes : int
-        How many classes there are to tell apart.
 
-    References
-    ----------
-    LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998.
+def load_data(split: str, context: Context) -> tuple[Tensor, Tensor]:
+    """Return the features and labels of a split, ``"train"`` or ``"test"``.
+
+    In a simulation each node gets a share of them. A real node returns its own data, from a path
+    such as ``context.node_config["data-path"]``. Data frames and data sets can be returned, too.
     """
+    config = read_config(context.run_config)
+    return load_images(config.dataset, split, data_dir=config.data_dir)
 
-    def __init__(
-        self, image_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10
-    ) -> None:
+
+class Net(nn.Module):
+    """A LeNet-5 (LeCun et al., 1998) with ReLU and max pooling: 44,426 parameters."""
+
+    def __init__(self) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        # Two convolutions with pooling leave nothing of a side below 16: zeros make it 16.
-        self.pad = (0, max(0, 16 - width), 0, max(0, 16 - height))
-        self.conv1 = nn.Conv2d(channels, 6, kernel_size=5)
+        self.conv1 = nn.Conv2d(1, 6, kernel_size=5)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
-        flat = 16 * _pooled_side(max(16, height)) * _pooled_side(max(16, width))
-        self.fc1 = nn.Linear(flat, 120)
+        self.fc1 = nn.Linear(16 * 4 * 4, 120)
         self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, num_classes)
+        self.fc3 = nn.Linear(84, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to logits (N, num_classes)."""
-        maps = F.max_pool2d(F.relu(self.conv1(F.pad(images, self.pad))), 2)
+        """Map images (N, 1, 28, 28) to logits (N, 10)."""
+        maps = F.max_pool2d(F.relu(self.conv1(images)), 2)
         maps = F.max_pool2d(F.relu(self.conv2(maps)), 2)
         hidden = F.relu(self.fc1(maps.flatten(1)))
         return self.fc3(F.relu(self.fc2(hidden)))
+
+
+def make_model() -> Net:
+    """Make the model; the seed of the run decides its first weights."""
+    return Net()
 
 
 def train(
@@ -76,77 +78,41 @@ def train(
     lr: float,
     batch_size: int,
     seed: int,
-    convergence_window: int = 2,
-    convergence_tolerance: float = 0.01,
-    convergence_fall: float = 0.5,
-    first_loss: float | None = None,
-) -> TrainProcessMetadata:
-    """Train ``model`` in place by SGD with momentum 0.9, and say how it went.
+    has_converged: Callable[[Sequence[float]], bool],
+) -> tuple[float, TrainProcessMetadata]:
+    """Train ``model`` in place by SGD with momentum 0.9; return the last loss and the metadata.
 
-    Parameters
-    ----------
-    model : nn.Module
-        The model; it is moved to the best device.
-    examples : Examples
-        The client's training data.
-    epochs, lr, batch_size : int, float, int
-        Passes over the data, learning rate, and examples a step.
-    seed : int
-        Decides the order of the examples.
-    convergence_window, convergence_tolerance, convergence_fall : int, float, float
-        What counts as a plateau, see ``fedwaggle.convergence``.
-    first_loss : float | None
-        The first loss of this client in the run; None in its first round.
+    ``seed`` decides the order of the examples. ``has_converged`` tells by the mean losses of the
+    epochs whether they have fallen to a plateau.
     """
     began = time.perf_counter()
     device = best_device()
     model.to(device).train()
-    images, labels = examples.images.to(device), examples.labels.to(device)
+    batches = examples.to(device).batches(batch_size, seed=seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    shuffle = torch.Generator().manual_seed(seed)
     losses: dict[str, float] = {}
     for epoch in range(1, epochs + 1):
         total = torch.zeros((), device=device)
-        for index in batches(len(examples), batch_size, shuffle):
+        for x, y in batches:
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images[index]), labels[index])
+            loss = F.cross_entropy(model(x), y)
             loss.backward()
             optimizer.step()
-            total += loss.detach() * len(index)
+            total += loss.detach() * len(y)
         losses[f"epoch_{epoch}"] = total.item() / len(examples)
-    return TrainProcessMetadata(
-        training_time=time.perf_counter() - began,
-        converged=has_converged(
-            list(losses.values()),
-            window=convergence_window,
-            tolerance=convergence_tolerance,
-            fall=convergence_fall,
-            first_loss=first_loss,
-        ),
-        training_losses=losses,
-    )
+    history = list(losses.values())
+    metadata = TrainProcessMetadata(time.perf_counter() - began, has_converged(history), losses)
+    return history[-1], metadata
 
 
 @torch.inference_mode()
-def test(model: nn.Module, examples: Examples, *, batch_size: int = 1000) -> tuple[float, float]:
+def test(model: nn.Module, examples: Examples) -> dict[str, float]:
     """Return the mean loss and the accuracy (0 to 1) of ``model`` over ``examples``."""
     device = best_device()
     model.to(device).eval()
     loss = correct = 0.0
-    for images, labels in zip(
-        examples.images.split(batch_size), examples.labels.split(batch_size), strict=True
-    ):
-        logits, truth = model(images.to(device)), labels.to(device)
-        loss += F.cross_entropy(logits, truth, reduction="sum").item()
-        correct += (logits.argmax(1) == truth).sum().item()
-    return loss / len(examples), correct / len(examples)
-
-
-def best_device() -> torch.device:
-    """Return the first GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _pooled_side(pixels: int) -> int:
-    """Return what two 5 x 5 convolutions, each with 2 x 2 pooling, leave of an image's side."""
-    return ((pixels - 4) // 2 - 4) // 2
+    for x, y in examples.to(device).batches(1000):
+        logits = model(x)
+        loss += F.cross_entropy(logits, y, reduction="sum").item()
+        correct += (logits.argmax(1) == y).sum().item()
+    return {"loss": loss / len(examples), "accuracy": correct / len(examples)}

@@ -18,7 +18,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,30 @@ from pydantic_core import ErrorDetails
 from fedwaggle.errors import ConfigError
 from fedwaggle.metadata import DEFAULT_MAX_BYTES
 
-__all__ = ["TRACKER_NAMES", "RunConfig", "mistakes_in", "read_config", "too_many_nodes"]
+__all__ = [
+    "PARTITIONERS",
+    "TRACKER_NAMES",
+    "RunConfig",
+    "default_values",
+    "mistakes_in",
+    "read_config",
+    "shared_config",
+    "too_many_nodes",
+]
+
+Partitioner: TypeAlias = Literal[
+    "iid",
+    "dirichlet",
+    "shards",
+    "classes",
+    "pathological",
+    "inner-dirichlet",
+    "linear",
+    "square",
+    "exponential",
+    "natural-id",
+]
+PARTITIONERS: tuple[str, ...] = get_args(Partitioner)
 
 TRACKER_NAMES = ("wandb", "tensorboard")
 
@@ -197,12 +220,17 @@ class RunConfig(BaseModel):
         description="`fashion-mnist-mini`, `fashion-mnist`, or a name on the Hub.",
     )
     data_dir: str = Field(default="", description="Folder of local files of `fashion-mnist`.")
-    partitioner: Literal["iid", "dirichlet", "shards", "classes"] = Field(
-        default="iid", description="How the examples are divided among the clients."
+    partitioner: Partitioner = Field(
+        default="iid", description="How the examples are divided among simulated clients."
     )
-    alpha: float = Field(default=0.5, gt=0, description="Evenness of `dirichlet`; small is uneven.")
+    alpha: float = Field(
+        default=0.5, gt=0, description="Evenness of the two `dirichlet`; small is uneven."
+    )
     classes_per_client: int = Field(
         default=2, ge=1, description="Classes, or shards, that each client holds."
+    )
+    partition_by: str = Field(
+        default="", description="Column that the examples are divided by; empty: the labels."
     )
     # -- what clients say
     metadata_codec: Literal["json", "pickle"] = Field(
@@ -327,6 +355,33 @@ def read_config(run_config: Mapping[str, Any], cls: type[RunConfig] = RunConfig)
         raise ConfigError(_mistakes(error, cls)) from None
 
 
+def shared_config(run_config: Mapping[str, Any]) -> RunConfig:
+    """Read those keys of a run config that are this library's; keys of an app's own are left out.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake in these keys.
+
+    Examples
+    --------
+    >>> shared_config({"seed": 3, "a-key-of-the-app": 1}).seed
+    3
+    """
+    return read_config({key: run_config[key] for key in default_values() if key in run_config})
+
+
+def default_values() -> dict[str, Any]:
+    """Return every key of this library with its default.
+
+    Examples
+    --------
+    >>> default_values()["local-epochs"]
+    5
+    """
+    return {str(field.alias): field.default for field in RunConfig.model_fields.values()}
+
+
 def mistakes_in(run_config: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with those keys of a run config that are this library's.
 
@@ -335,10 +390,8 @@ def mistakes_in(run_config: Mapping[str, Any]) -> list[str]:
     >>> mistakes_in({"seed": -1, "a-key-of-the-app": 1})
     ['seed: expected greater than or equal to 0, got int -1; change seed']
     """
-    known = {str(field.alias) for field in RunConfig.model_fields.values()}
-    shared = {key: value for key, value in run_config.items() if key in known}
     try:
-        read_config(shared)
+        shared_config(run_config)
     except ConfigError as error:
         return list(error.mistakes)
     return []
@@ -354,8 +407,7 @@ def too_many_nodes(run_config: Mapping[str, Any], nodes: int) -> list[str]:
     ['min-replies: expected at most 1, as many as there are nodes, got 3; \
 start with --nodes 3 or more, or set min-replies=1']
     """
-    defaults = {str(field.alias): field.default for field in RunConfig.model_fields.values()}
-    config = {**defaults, **run_config}
+    config = {**default_values(), **run_config}
     keys = ["min-train-nodes", "min-evaluate-nodes", "min-available-nodes", "min-replies"]
     if not config["fraction-evaluate"]:
         keys.remove("min-evaluate-nodes")  # no client evaluates

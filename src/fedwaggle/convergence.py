@@ -27,7 +27,7 @@ that a run resumes from. A node that loses its state starts over, and has to fal
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fedwaggle.errors import ConfigError
@@ -35,7 +35,9 @@ from fedwaggle.errors import ConfigError
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-__all__ = ["has_converged", "keep_first_loss", "read_first_loss"]
+    from fedwaggle.config import RunConfig
+
+__all__ = ["convergence_test", "has_converged", "keep_first_loss", "read_first_loss"]
 
 _RECORD, _LOSS = "waggle.first-loss", "loss"
 
@@ -94,6 +96,37 @@ def has_converged(
     before, now = _mean(recent[:window]), _mean(recent[window:])
     settled = abs(before - now) <= tolerance * abs(before)
     return settled and first - now >= fall * abs(first)
+
+
+def convergence_test(config: RunConfig, state: RecordDict) -> Callable[[Sequence[float]], bool]:
+    """Return :func:`has_converged` for one client, as the run config asks for it.
+
+    Parameters
+    ----------
+    config : RunConfig
+        ``convergence-window``, ``convergence-tolerance`` and ``convergence-fall`` are read.
+    state : RecordDict
+        ``context.state`` of the client. It keeps the first loss that this client has had in the
+        run, against which later rounds are measured.
+
+    Returns
+    -------
+    Callable[[Sequence[float]], bool]
+        Call it once in a round, with one loss for each epoch.
+    """
+
+    def test(losses: Sequence[float]) -> bool:
+        first_loss = read_first_loss(state)
+        keep_first_loss(state, losses)
+        return has_converged(
+            losses,
+            window=config.convergence_window,
+            tolerance=config.convergence_tolerance,
+            fall=config.convergence_fall,
+            first_loss=first_loss,
+        )
+
+    return test
 
 
 def read_first_loss(state: RecordDict) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedwaggle.data import fashion_mnist, fingerprint, load, to_tensors
+from fedwaggle.data import fashion_mnist, fingerprint, load, to_examples
 from fedwaggle.data.fashion_mnist import MINI_FOLDER
 from fedwaggle.errors import DatasetError
 
@@ -20,10 +20,10 @@ CONTENT = {"train": "6fd1f257357826c5", "test": "c2fd6cb41725cea8"}
 @pytest.mark.parametrize(("split", "per_class"), [("train", 600), ("test", 100)])
 def test_what_ships_is_what_was_made(split: str, per_class: int) -> None:
     """600 and 100 images of each class, 28 x 28, grey, with the known content."""
-    examples = to_tensors(load("fashion-mnist-mini", split))
-    assert examples.image_shape == (1, 28, 28)
+    examples = to_examples(load("fashion-mnist-mini", split))
+    assert examples.features.shape[1:] == (1, 28, 28)
     assert examples.labels.bincount().tolist() == [per_class] * 10
-    assert (examples.images.min(), examples.images.max()) == (0, 1)
+    assert (examples.features.min(), examples.features.max()) == (0, 1)
     assert fingerprint(examples) == CONTENT[split]
 
 
@@ -73,7 +73,7 @@ def test_making_it_again_gives_the_same_content(
     script.main(FULL_FOLDER, tmp_path)
     monkeypatch.setattr(fashion_mnist, "MINI_FOLDER", tmp_path)
     for split, content in CONTENT.items():
-        assert fingerprint(load("fashion-mnist-mini", split)) == content
+        assert fingerprint(to_examples(load("fashion-mnist-mini", split))) == content
 
 
 def test_a_source_without_the_files_ends_the_script(tmp_path: Path) -> None:

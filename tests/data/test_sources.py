@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedwaggle.data import fingerprint, load, load_split, sources
+from fedwaggle.data import fingerprint, load, load_images, sources, to_examples
 from fedwaggle.errors import ConfigError, DatasetError
 from waiting import PATIENCE
 
@@ -157,6 +157,6 @@ def test_the_full_set_of_debian_is_whole() -> None:
         ("test", 1000, "3c9f1eb94de6d799"),
     ):
         assert len(load("fashion-mnist", split, data_dir=FULL_FOLDER)) == 10 * per_class
-        examples = load_split("fashion-mnist", split, data_dir=FULL_FOLDER)
+        examples = to_examples(load_images("fashion-mnist", split, data_dir=FULL_FOLDER))
         assert examples.labels.bincount().tolist() == [per_class] * 10
         assert fingerprint(examples) == content

@@ -6,9 +6,9 @@ import pytest
 from flwr.serverapp.strategy import FedAdagrad
 
 from fedwaggle.config import read_config
-from fedwaggle.errors import ConfigError
-from fedwaggle.strategy import ClientUpdate, Evaluation, RoundSummary, Training
-from my_federated_project.strategy import CustomFedAdagrad, policies_of, round_line
+from fedwaggle.strategy import ClientUpdate
+from my_federated_project import task
+from my_federated_project.strategy import CustomFedAdagrad
 from my_federated_project.task import TrainProcessMetadata
 
 
@@ -29,39 +29,18 @@ def update(client: str, seconds: float, *, converged: bool) -> ClientUpdate[Trai
 UPDATES = [update("0", 1.5, converged=True), update("4", 2.5, converged=False)]
 
 
-def summary(training: Training[TrainProcessMetadata], *, is_best: bool = True) -> RoundSummary:
-    metrics = {"accuracy": 0.8125, "loss": 0.5}
-    return RoundSummary(3, 20, training, Evaluation(), metrics, is_best, 4.0)
-
-
-def test_it_is_flowers_fedadagrad() -> None:
-    assert issubclass(CustomFedAdagrad, FedAdagrad)
+def test_it_is_flowers_fedadagrad_with_the_settings_of_the_config() -> None:
+    config = read_config({"fraction-train": 0.25, "server-eta": 0.3, "lr": 0.04})
+    strategy = CustomFedAdagrad.of(config, None, task.make_model(), eta=config.server_eta)
+    assert isinstance(strategy, FedAdagrad)
+    assert (strategy.fraction_train, strategy.eta) == (0.25, 0.3)
+    assert [strategy.learning_rate(number) for number in (1, 6)] == [0.04, 0.02]
+    assert strategy.contract.schema is TrainProcessMetadata
 
 
 def test_the_metadata_of_a_round_becomes_two_numbers() -> None:
-    strategy = CustomFedAdagrad(metadata=TrainProcessMetadata, fraction_evaluate=0.5)
-    said = strategy.on_train_metadata(3, UPDATES)
+    said = CustomFedAdagrad(fraction_evaluate=0.5).on_train_metadata(3, UPDATES)
     assert said == {"clients_converged": 1, "slowest_training_time": 2.5}
-
-
-@pytest.mark.parametrize(
-    ("training", "line"),
-    [
-        (
-            Training(learning_rate=0.01, updates=UPDATES, missing=["7"]),
-            "round   3/20  acc 81.25%* loss 0.500  lr 0.01000  clients 2/3  converged 1/2"
-            "  slowest 4 (2.5 s)",
-        ),
-        (
-            Training(learning_rate=0.01, updates=[update("4", 1e308, converged=False)]),
-            "round   3/20  acc 81.25%* loss 0.500  lr 0.01000  clients 1/1  converged 0/1"
-            "  slowest 4 (1e+308 s)",
-        ),
-        (Training(), "round   3/20  acc 81.25%* loss 0.500"),
-    ],
-)
-def test_a_round_is_one_line(training: Training[TrainProcessMetadata], line: str) -> None:
-    assert round_line(summary(training)) == line
 
 
 @pytest.mark.parametrize(
@@ -76,12 +55,7 @@ def test_a_round_is_one_line(training: Training[TrainProcessMetadata], line: str
     ],
 )
 def test_the_config_switches_policies_on(keys: dict[str, float], names: list[str]) -> None:
-    policies = policies_of(read_config(keys))
-    assert [policy.name for policy in policies] == names
-    for policy in policies:  # they read what these clients say
+    strategy = CustomFedAdagrad.of(read_config(keys), None)
+    assert [policy.name for policy in strategy.policies] == names
+    for policy in strategy.policies:  # they read what these clients send
         policy.decide(1, ["0", "4"], UPDATES, {})
-
-
-def test_a_factor_of_at_most_one_would_rest_everybody_and_is_refused() -> None:
-    with pytest.raises(ConfigError, match="rest-stragglers: expected 0, or a factor above 1"):
-        read_config({"rest-stragglers": 0.5})

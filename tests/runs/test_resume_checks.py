@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs import Request, Run, open_run
+from fedwaggle.runs import Request, Run, open_folder
 from fedwaggle.runs.checkpoints import Snapshot, write_snapshot
 from fedwaggle.runs.events import RunFinished
 from fedwaggle.runs.request import code_hash, source_hashes
@@ -27,12 +27,16 @@ def test_other_data_is_refused_and_allowed_to_a_fork(tmp_path: Path) -> None:
     path = a_run(tmp_path, Request(dataset="aaaa", config={"lr": 0.1}))
     other = Request(dataset="bbbb", config={"lr": 0.2})
     with pytest.raises(RunError) as caught:
-        open_run(tmp_path, request=other, resume="latest")
+        open_folder(tmp_path, request=other, resume="latest")
     assert "the data (fingerprint): was 'aaaa', is 'bbbb'" in str(caught.value)
     assert "lr: was 0.1, is 0.2" in str(caught.value)
     assert "--fork" in str(caught.value)
-    fork = open_run(tmp_path, request=other, resume=path.name, fork=True)
+    fork = open_folder(tmp_path, request=other, resume=path.name, fork=True)
     fork.close()
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 def test_other_versions_are_a_warning_that_names_them(
@@ -41,8 +45,8 @@ def test_other_versions_are_a_warning_that_names_them(
     a_run(tmp_path, Request(versions={"torch": "2.12", "flwr": "1.42", "old": "1"}))
     now = Request(versions={"torch": "2.13", "flwr": "1.42", "new": "2"})
     with caplog.at_level(logging.WARNING):
-        open_run(tmp_path, request=now, resume="latest").close()
-    (warning,) = caplog.messages
+        open_folder(tmp_path, request=now, resume="latest").close()
+    (warning,) = warnings_in(caplog)
     assert "new none -> 2, old 1 -> none, torch 2.12 -> 2.13" in warning
     assert "flwr" not in warning
 
@@ -61,11 +65,11 @@ def test_changed_code_is_a_warning_that_names_the_files_of_sub_packages_too(
     a_run(tmp_path / "runs", request())
     (package / "models" / "notes.txt").write_text("no code")
     with caplog.at_level(logging.WARNING):
-        open_run(tmp_path / "runs", request=request(), resume="latest").close()
-        assert caplog.messages == []
+        open_folder(tmp_path / "runs", request=request(), resume="latest").close()
+        assert warnings_in(caplog) == []
         (package / "models" / "deep" / "layer.py").write_text("x = 2")
         (package / "models" / "loss.py").write_text("x = 1")
         (package / "models" / "net.py").unlink()
-        open_run(tmp_path / "runs", request=request(), resume="latest").close()
-    (warning,) = caplog.messages
+        open_folder(tmp_path / "runs", request=request(), resume="latest").close()
+    (warning,) = warnings_in(caplog)
     assert "models/deep/layer.py, models/loss.py (new), models/net.py (removed);" in warning

@@ -7,7 +7,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from fedwaggle.runs import Request, Run, load, open_run
+from fedwaggle.runs import Request, Run, load, open_folder
 from fedwaggle.strategy import Waggle
 
 
@@ -36,7 +36,7 @@ def test_a_run_with_a_damaged_line_is_resumed_and_forked(make_grid, tmp_path, fo
     at = next(i for i, line in enumerate(told) if b'"client-updated","round":2' in line)
     told[at] = told[at].replace(b'"round"', b'"rou\xeed"')
     record.write_bytes(b"".join(told))
-    with open_run(tmp_path, request=Request(), resume=str(run.path), fork=fork) as again:
+    with open_folder(tmp_path, request=Request(), resume=str(run.path), fork=fork) as again:
         result = start(again, make_grid(add_one, 2), 4)
     assert result.arrays["w"].numpy()[0] == 4.0
     assert [each.round for each in load(again.path).rounds] == [0, 1, 2, 3, 4]

@@ -83,7 +83,7 @@ def run_rounds(make_grid, folder, spoilers, base=FedAdagrad, rounds=2):
 
     grid = make_grid(clients(spoilers), GOOD + len(spoilers))
     with Run.create(folder) as run:
-        strategy = Strategy(metadata=Facts, run=run, rules=RULES, fraction_evaluate=0.0)
+        strategy = Strategy(run=run, rules=RULES, fraction_evaluate=0.0)
         result = strategy.start(grid, model(), rounds)
     events = list(read_events(run.path / "events.jsonl"))
     assert events[-1].event == "run-finished"
@@ -154,7 +154,7 @@ def test_bad_metadata_costs_a_client_its_weights_only_if_the_operator_says_so(
     def run_with(on_bad_metadata):
         rules = RoundRules(cooldown_after=0, on_bad_metadata=on_bad_metadata)
         with Run.create(tmp_path / on_bad_metadata) as run:
-            strategy = Strategy(metadata=Facts, run=run, rules=rules, fraction_evaluate=0.0)
+            strategy = Strategy(run=run, rules=rules, fraction_evaluate=0.0)
             strategy.start(make_grid(clients([kind]), GOOD + 1), model(), 2)
         return list(read_events(run.path / "events.jsonl"))
 
@@ -172,7 +172,7 @@ def test_buffers_are_averaged_and_whole_numbers_stay_whole(make_grid, tmp_path):
     class Strategy(Waggle[Facts], FedAdagrad):
         pass
 
-    strategy = Strategy(metadata=Facts, fraction_evaluate=0.0)
+    strategy = Strategy(fraction_evaluate=0.0)
     arrays = strategy.start(make_grid(clients([]), GOOD), model(), 1).arrays
     counted = arrays["bn.num_batches_tracked"].numpy()
     assert counted.dtype == np.int64

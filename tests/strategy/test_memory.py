@@ -45,7 +45,7 @@ def train(msg, context):
         records["metadata"] = ConfigRecord(dict(pack(Facts([])), payload=b"{}"))
     return Message(RecordDict(records), reply_to=msg)
 
-class Strategy(Waggle, FedAdagrad):
+class Strategy(Waggle[Facts], FedAdagrad):
     def on_train_metadata(self, server_round, updates):
         return {"entries": sum(len(update.metadata.losses) for update in updates)}
 
@@ -79,11 +79,12 @@ def main(grid, context):
             time.sleep(0.05)
     threading.Thread(target=watch, daemon=True).start()
     nodes = len(list(grid.get_node_ids()))
+    if not config["metadata"]:
+        Strategy.metadata_class = None
     for cohort in sorted({config["few"], nodes}):
         strategy = Strategy(
             run=Run.create(Path(config["outputs"])),
             rules=RoundRules(metadata_budget=config["budget"]),
-            metadata=Facts if config["metadata"] else None,
             fraction_train=cohort / nodes,
             min_train_nodes=cohort,
             fraction_evaluate=0,

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedwaggle.errors import ConfigError
 from fedwaggle.metadata import pack
-from fedwaggle.runs import Request, Run, open_run
+from fedwaggle.runs import Request, Run, open_folder
 from fedwaggle.runs.reading import current_events, read_events
 from fedwaggle.strategy import ClientUpdate, RestStragglers, StopWhenConverged, Waggle
 
@@ -110,7 +110,7 @@ def start(run, grid, rounds, fail_in=None):
         RestStragglers[Facts](lambda facts: facts.training_time, rest_rounds=2),
         StopWhenConverged[Facts](lambda facts: facts.converged, rounds=2),
     ]
-    strategy = Strategy(metadata=Facts, run=run, policies=policies, fraction_evaluate=0.0)
+    strategy = Strategy(run=run, policies=policies, fraction_evaluate=0.0)
     initial = ArrayRecord({"w": Array(np.zeros(1, np.float32))})
     return strategy.start(grid, initial, rounds, evaluate_fn=evaluate)
 
@@ -150,7 +150,7 @@ def test_clients_that_did_not_report_it_count_as_not_converged(make_grid, tmp_pa
         grid.silent = {102}
         policies = [StopWhenConverged[Facts](lambda facts: facts.converged, share=share, rounds=1)]
         with Run.create(root) as run:
-            strategy = Strategy(metadata=Facts, run=run, policies=policies, fraction_evaluate=0.0)
+            strategy = Strategy(run=run, policies=policies, fraction_evaluate=0.0)
             initial = ArrayRecord({"w": Array(np.zeros(1, np.float32))})
             strategy.start(grid, initial, 1, timeout=1.0)
         return [e.reason for e in events(run) if e.event == "decision-taken"]
@@ -169,7 +169,7 @@ def test_a_resumed_run_decides_as_one_that_was_not_interrupted(make_grid, tmp_pa
         Run.create(tmp_path / "b", request=Request()) as run,
     ):
         start(run, make_grid(client, 4), 10, fail_in=4)
-    with open_run(tmp_path / "b", request=Request(), resume="latest") as run:
+    with open_folder(tmp_path / "b", request=Request(), resume="latest") as run:
         start(run, make_grid(client, 4), 10)
     resumed = [(e.event, e.round) for e in events(run) if hasattr(e, "round")]
     assert [pair for pair in resumed if pair[0] != "run-resumed"] == whole

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 
 from fedwaggle.metadata import pack
-from fedwaggle.runs import Request, Run, load, open_run
+from fedwaggle.runs import Request, Run, load, open_folder
 from fedwaggle.runs.report import write_report
 from fedwaggle.strategy import RestStragglers, RoundRules, Waggle
 
@@ -61,7 +61,7 @@ def reasons(run):
 
 def test_a_run_that_depends_on_its_seed_alone_is_repeatable(make_grid, tmp_path):
     with Run.create(tmp_path) as run:
-        start(WaggleAvg(metadata=Facts, run=run, fraction_evaluate=0.0), make_grid(client, 2))
+        start(WaggleAvg(run=run, fraction_evaluate=0.0), make_grid(client, 2))
     assert reasons(run) == {}
 
 
@@ -96,7 +96,7 @@ def test_each_cause_is_stated_once_however_often_it_comes(make_grid, tmp_path):
     grid.silent = {102}
     with Run.create(tmp_path) as run:
         policies = [RestStragglers(lambda facts: facts.training_time)]
-        options = {"metadata": Facts, "policies": policies, "fraction_evaluate": 0.0}
+        options = {"policies": policies, "fraction_evaluate": 0.0}
         start(WaggleAvg(run=run, **options), grid, timeout=1.0)
     told = reasons(run)
     assert sorted(told) == ["replies", "times"]
@@ -137,7 +137,7 @@ def test_a_resume_keeps_the_causes_of_the_rounds_that_it_keeps(
     with pytest.raises(RuntimeError), Run.create(tmp_path, request=Request()) as run:
         start(Failing(run=run, fraction_evaluate=0.0), grid, rounds=3, timeout=1.0)
     assert list(reasons(run)) == ["replies"]
-    with open_run(tmp_path, request=Request(), resume="latest", fork=fork) as run:
+    with open_folder(tmp_path, request=Request(), resume="latest", fork=fork) as run:
         start(WaggleAvg(run=run, fraction_evaluate=0.0), make_grid(client, 3), rounds=3)
     assert load(run.path).rounds_done == 3
     assert list(reasons(run)) == told

@@ -33,7 +33,7 @@ from flwr.supercore.privacy_accounting import (
 
 from fedwaggle.errors import NodesError, RunError
 from fedwaggle.metadata import pack
-from fedwaggle.runs import Request, Run, load, open_run, opening
+from fedwaggle.runs import Request, Run, load, open_folder, opening
 from fedwaggle.runs.best_model import model_sha256, read_model
 from fedwaggle.runs.checkpoints import read_latest_snapshot, write_snapshot
 from fedwaggle.runs.reading import current_events, read_events
@@ -114,7 +114,7 @@ def test_interrupted_in_round_3_and_resumed_it_is_the_same_run(make_grid, tmp_pa
         Run.create(tmp_path / "b", request=Request()) as run,
     ):
         run_rounds(run, base, make_grid(drift, NODES), 5, fail_in=3, **options)
-    with open_run(tmp_path / "b", request=Request(), resume="latest") as run:
+    with open_folder(tmp_path / "b", request=Request(), resume="latest") as run:
         run_rounds(run, base, make_grid(drift, NODES, reverse=True), 5, **options)
     assert facts(run.path) == facts(whole)
 
@@ -125,7 +125,7 @@ def test_a_run_that_crashed_before_its_first_resume_point_begins_anew(make_grid,
     whole = run.path
     with pytest.raises(RuntimeError), Run.create(tmp_path / "b", request=Request()) as run:
         run_rounds(run, FedAvg, make_grid(drift, NODES), 2, fail_in=0)
-    with open_run(tmp_path / "b", request=Request(), resume="latest") as run:
+    with open_folder(tmp_path / "b", request=Request(), resume="latest") as run:
         run_rounds(run, FedAvg, make_grid(drift, NODES), 2)
     assert facts(run.path) == facts(whole)
 
@@ -137,7 +137,7 @@ def test_more_rounds_go_on_as_if_they_had_been_asked_for_at_once(make_grid, tmp_
     with Run.create(tmp_path / "b", request=Request(config={"num-server-rounds": 3})) as run:
         run_rounds(run, FedAdam, make_grid(drift, NODES), 3)
     request = Request(config={"num-server-rounds": 5})
-    with open_run(tmp_path / "b", request=request, resume=run.name) as run:
+    with open_folder(tmp_path / "b", request=request, resume=run.name) as run:
         run_rounds(run, FedAdam, make_grid(drift, NODES), 5)
     assert facts(run.path) == facts(whole)
 
@@ -152,11 +152,11 @@ def test_to_go_on_with_other_nodes_is_refused_and_leaves_the_record_as_it_was(ma
     fewer.engine_name = "local"
     with (
         pytest.raises(RunError, match=f"the run has {NODES}, and now there are {NODES - 1}"),
-        open_run(tmp_path, request=Request(), resume="latest") as run,
+        open_folder(tmp_path, request=Request(), resume="latest") as run,
     ):
         run_rounds(run, FedAvg, fewer, 2)
     assert [e for e in read_events(run.path / "events.jsonl") if e.event == "run-resumed"] == []
-    with open_run(tmp_path, request=Request(), resume="latest", fork=True) as run:
+    with open_folder(tmp_path, request=Request(), resume="latest", fork=True) as run:
         run_rounds(run, FedAvg, fewer, 2)
     assert load(run.path).status == "finished"
 
@@ -170,7 +170,7 @@ def test_to_go_on_with_another_model_is_refused_by_name(make_grid, tmp_path):
 
     with (
         pytest.raises(RunError, match=r"1 arrays differ, such as 'w': float32\[8\] there"),
-        open_run(tmp_path, request=Request(), resume="latest") as run,
+        open_folder(tmp_path, request=Request(), resume="latest") as run,
     ):
         Strategy(run=run).start(make_grid(drift, NODES), record(np.zeros(9)), 2)
 
@@ -180,7 +180,7 @@ def test_fewer_rounds_than_there_are_is_told_to_be_nothing_to_do(make_grid, tmp_
         run_rounds(run, FedAvg, make_grid(drift, NODES), 2)
     with (
         caplog.at_level(logging.WARNING),
-        open_run(tmp_path, request=Request(), resume="latest") as run,
+        open_folder(tmp_path, request=Request(), resume="latest") as run,
     ):
         run_rounds(run, FedAvg, make_grid(drift, NODES), 1)
     assert "nothing to do: the run has 2 rounds, and 1 are asked for" in caplog.text
@@ -194,7 +194,7 @@ def test_a_damaged_resume_point_costs_one_more_round(make_grid, tmp_path, caplog
     last.write_bytes(last.read_bytes()[:-5])
     with (
         caplog.at_level(logging.WARNING, logger="flwr"),
-        open_run(tmp_path / "a", request=Request(), resume="latest") as run,
+        open_folder(tmp_path / "a", request=Request(), resume="latest") as run,
     ):
         run_rounds(run, FedAdagrad, make_grid(drift, NODES), 4)
     assert "damaged" in caplog.text
@@ -210,7 +210,7 @@ def test_what_clients_keep_goes_into_the_resume_point(make_grid, tmp_path):
     restored = {}
     grid = make_grid(drift, NODES)
     grid.restore_client_states = restored.update
-    with open_run(tmp_path, request=Request(), resume="latest") as run:
+    with open_folder(tmp_path, request=Request(), resume="latest") as run:
         run_rounds(run, FedAvg, grid, 2)
     assert restored == {"3": b"three"}
 
@@ -221,7 +221,7 @@ def test_what_clients_keep_goes_into_the_resume_point(make_grid, tmp_path):
 def test_a_resume_uses_the_settings_that_it_is_given(make_grid, tmp_path):
     """Round 1 without settings; then with metadata, a rate, policies and trainable names."""
 
-    class Strategy(Waggle, FedAdagrad):
+    class Strategy(Waggle[Facts], FedAdagrad):
         def on_train_metadata(self, server_round, updates):
             return {"seen": len(updates)}
 
@@ -233,8 +233,11 @@ def test_a_resume_uses_the_settings_that_it_is_given(make_grid, tmp_path):
         reply.content["metadata"] = pack(Facts(1.0))
         return reply
 
-    def start(run, rounds, **settings):
-        strategy = Strategy(run=run, fraction_evaluate=0.0, **settings)
+    class Silent(Waggle, FedAdagrad):
+        pass
+
+    def start(run, rounds, cls, **settings):
+        strategy = cls(run=run, fraction_evaluate=0.0, **settings)
         initial = ArrayRecord({**record(np.zeros(8)), "b": Array(np.zeros(1, np.float32))})
         strategy.start(make_grid(both, NODES), initial, rounds)
         return strategy
@@ -245,16 +248,15 @@ def test_a_resume_uses_the_settings_that_it_is_given(make_grid, tmp_path):
         return reply
 
     settings = {
-        "metadata": Facts,
         "learning_rate": lambda server_round: 0.25,
         "policies": [StopWhenConverged(lambda facts: True, rounds=1)],
         "trainable": ["w"],
         "max_metadata_bytes": 4096,
     }
     with Run.create(tmp_path, request=Request()) as run:
-        start(run, 1)
-    with open_run(tmp_path, request=Request(), resume="latest") as run:
-        strategy = start(run, 9, **settings)
+        start(run, 1, Silent)
+    with open_folder(tmp_path, request=Request(), resume="latest") as run:
+        strategy = start(run, 9, Strategy, **settings)
     rounds = {each.round: each for each in load(run.path).rounds}
     assert rounds[2].train_metrics["seen"] == NODES
     assert rounds[2].learning_rate == 0.25
@@ -281,7 +283,7 @@ def test_numbers_of_a_resume_point_never_replace_what_is_no_number(make_grid, tm
 
     with Run.create(tmp_path, request=Request()) as run:
         start(run, 1, None)
-    with open_run(tmp_path, request=Request(), resume="latest") as run:
+    with open_folder(tmp_path, request=Request(), resume="latest") as run:
         strategy = start(run, 2, print)
     assert strategy.hook is print
     assert strategy.rounds == [0, 2]  # round 1 was still to be added where the point was written
@@ -296,7 +298,7 @@ def test_a_resume_with_another_seed_is_refused_by_name(make_grid, tmp_path):
         start(run, 1, 3)
     with (
         pytest.raises(RunError, match=r"begun with seed 3, and the strategy now has 4; .*seed=3"),
-        open_run(tmp_path, request=Request(), resume="latest") as run,
+        open_folder(tmp_path, request=Request(), resume="latest") as run,
     ):
         start(run, 2, 4)
 
@@ -363,7 +365,7 @@ def test_a_privacy_budget_goes_on_where_it_was(make_grid, tmp_path, fork):
     ledger = Ledger(4)
     with (
         pytest.raises(PrivacyBudgetExhausted),
-        open_run(tmp_path, request=Request(), resume="latest", fork=fork) as run,
+        open_folder(tmp_path, request=Request(), resume="latest", fork=fork) as run,
     ):
         spend(run, make_grid(equal_weights, NODES), 6, ledger)
     assert ledger.releases == 4
@@ -374,7 +376,7 @@ def test_a_fork_with_another_privacy_budget_is_refused_by_name(make_grid, tmp_pa
         spend(run, make_grid(equal_weights, NODES), 1, Ledger(4))
     with (
         pytest.raises(RunError, match=r"strategy\.accountant: .*another budget"),
-        open_run(tmp_path, request=Request(), resume="latest", fork=True) as run,
+        open_folder(tmp_path, request=Request(), resume="latest", fork=True) as run,
     ):
         spend(run, make_grid(equal_weights, NODES), 2, Ledger(9))
 
@@ -398,7 +400,7 @@ def test_torch_modules_on_a_strategy_are_its_own_affair(make_grid, tmp_path, cap
         start(run, 1)
     with (
         caplog.at_level(logging.WARNING, logger="flwr"),
-        open_run(tmp_path, request=Request(), resume="latest") as run,
+        open_folder(tmp_path, request=Request(), resume="latest") as run,
     ):
         assert start(run, 2).optimizer.param_groups[0]["lr"] == 0.5
     assert "strategy.net: begins anew" in caplog.text
@@ -467,7 +469,7 @@ def test_killed_after_a_best_model_and_before_its_resume_point_it_never_was(
     killed_before_its_resume_point(
         tmp_path / "b", make_grid(drift, NODES), {**judged, doomed: 0.9}, doomed
     )
-    with open_run(tmp_path / "b", request=Request(), resume="latest", fork=fork) as run:
+    with open_folder(tmp_path / "b", request=Request(), resume="latest", fork=fork) as run:
         start_judged(run, make_grid(drift, NODES), judged, doomed)
     assert facts(run.path) == whole
     assert_best_is_whole(run.path, whole["best"])
@@ -480,7 +482,7 @@ def test_without_a_resume_point_there_is_no_best_model_to_begin_with(make_grid, 
     """Killed in round 0 with a best model on disk; the run that begins anew judges none."""
     killed_before_its_resume_point(tmp_path, make_grid(drift, NODES), {0: 0.9}, 0)
     (best,) = tmp_path.glob("*/best.pth")
-    with open_run(tmp_path, request=Request(), resume="latest"):
+    with open_folder(tmp_path, request=Request(), resume="latest"):
         assert not best.exists()
         assert not best.with_name("best.json").exists()
 
@@ -491,7 +493,7 @@ def test_a_damaged_resume_point_gives_the_best_model_of_the_one_before(make_grid
     with Run.create(tmp_path, request=Request()) as run:
         start_judged(run, make_grid(drift, NODES), judged)
     (run.path / "snapshots" / "round-000004.safetensors").write_bytes(b"damaged")
-    with open_run(tmp_path, request=Request(), resume="latest") as run:
+    with open_folder(tmp_path, request=Request(), resume="latest") as run:
         start_judged(run, make_grid(drift, NODES), {**judged, 4: 0.35})
     best = facts(run.path)["best"]
     assert (best.round, best.value) == (3, 0.4)
@@ -506,7 +508,7 @@ def test_a_best_model_that_is_nowhere_to_be_found_is_said_and_given_up(make_grid
         model.unlink()
     with (
         caplog.at_level(logging.WARNING, logger="flwr"),
-        open_run(tmp_path, request=Request(), resume="latest") as run,
+        open_folder(tmp_path, request=Request(), resume="latest") as run,
     ):
         start_judged(run, make_grid(drift, NODES), RISEN_AND_FALLEN)
     assert "the best model (round 1) is lost" in caplog.text
@@ -551,7 +553,7 @@ def test_a_resume_point_never_stands_for_a_round_that_is_not_on_record(
             strategy.start(grid, record(np.linspace(-1, 1, 8)), 3, evaluate_fn=filling)
 
     killed(run_rounds)
-    with open_run(tmp_path, request=Request(), resume="latest") as run:
+    with open_folder(tmp_path, request=Request(), resume="latest") as run:
         latest = read_latest_snapshot(run.path)
         result = start_judged(run, make_grid(drift, NODES), {3: 0.5, 2: 0.5}, 3)
     assert latest.server_round == (2 if room_again else 1)
@@ -568,7 +570,7 @@ def test_a_changed_key_that_decides_the_model_is_refused_by_name(tmp_path):
     with Run.create(tmp_path, request=old):
         pass
     with pytest.raises(RunError) as caught:
-        open_run(tmp_path, request=new, resume="latest")
+        open_folder(tmp_path, request=new, resume="latest")
     said = str(caught.value)
     assert "lr: was 0.1, is 0.2" in said
     assert "batch-size: was 8, is 9" in said
@@ -583,7 +585,7 @@ def test_a_fork_is_a_new_run_from_the_resume_point_with_another_config(make_grid
     old = run.path
     before = (old / "events.jsonl").read_bytes()
     request = Request(config={"eta": 0.5})
-    with open_run(tmp_path, name="new", request=request, resume=str(old), fork=True) as run:
+    with open_folder(tmp_path, name="new", request=request, resume=str(old), fork=True) as run:
         run_rounds(run, FedAdam, make_grid(drift, NODES), 3, eta=0.5)
     assert run.path != old
     assert (old / "events.jsonl").read_bytes() == before
@@ -607,19 +609,19 @@ def test_a_fork_of_a_run_that_goes_on_has_every_round_once(make_grid, tmp_path, 
         return snapshot
 
     monkeypatch.setattr(opening, "read_latest_snapshot", then_it_goes_on)
-    with open_run(tmp_path, name="new", request=Request(), resume=str(old), fork=True) as run:
+    with open_folder(tmp_path, name="new", request=Request(), resume=str(old), fork=True) as run:
         run_rounds(run, FedAvg, make_grid(drift, NODES), 5)
     assert [told[0] for told in facts(run.path)["metrics"]] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_that_another_process_writes_is_not_opened_twice(tmp_path):
     with Run.create(tmp_path, request=Request()), pytest.raises(RunError, match="another process"):
-        open_run(tmp_path, request=Request(), resume="latest")
+        open_folder(tmp_path, request=Request(), resume="latest")
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RunError):
-        open_run(tmp_path, request=Request(), resume="latest")
+        open_folder(tmp_path, request=Request(), resume="latest")
 
 
 # -- Rounds that come to nothing
@@ -647,7 +649,7 @@ def test_skipped_rounds_keep_the_model_and_end_the_run_with_a_resumable_state(ma
     assert [e.skipped for e in events if e.event == "round-finished"] == [0, 0, 1, 1, 1]
     assert events[-1].event == "run-failed"
     broken["now"] = False
-    with open_run(tmp_path / "b", request=Request(), resume="latest") as run:
+    with open_folder(tmp_path / "b", request=Request(), resume="latest") as run:
         result = run_rounds(run, FedAvg, make_grid(moody, NODES), 4)
     assert facts(run.path)["sha256"] == after_one
     assert result.arrays["w"].numpy().shape == (8,)

@@ -97,7 +97,7 @@ def test_the_step_is_flowers_to_the_bit_over_five_rounds(make_grid):
 
     one = {"min_train_nodes": 1, "min_available_nodes": 1, "fraction_evaluate": 0.0}
     options = {**one, "eta": 0.1, "tau": 0.1}
-    stock, ours = final(FedAdagrad(**options)), final(WaggleAdagrad(metadata=Facts, **options))
+    stock, ours = final(FedAdagrad(**options)), final(WaggleAdagrad(**options))
     assert ours["w"].data == stock["w"].data
     assert ours["w"].numpy().dtype == np.float32
 
@@ -111,8 +111,8 @@ def test_the_mean_of_many_is_flowers_within_rounding(make_grid):
 
     options = {"fraction_evaluate": 0.0, "eta": 0.1, "tau": 0.1}
     stock = final(FedAdagrad(**options), reverse=False)
-    ours = final(WaggleAdagrad(metadata=Facts, **options), reverse=False)
-    backwards = final(WaggleAdagrad(metadata=Facts, **options), reverse=True)
+    ours = final(WaggleAdagrad(**options), reverse=False)
+    backwards = final(WaggleAdagrad(**options), reverse=True)
     np.testing.assert_allclose(ours["w"].numpy(), stock["w"].numpy(), atol=1e-6)
     assert ours["w"].data == backwards["w"].data
 
@@ -162,7 +162,7 @@ def test_the_strategy_reads_what_each_client_said_in_the_order_of_their_names(ma
             return {"clients_converged": sum(u.metadata.converged for u in updates)}
 
     grid = make_grid(add_partition, 3, reverse=True)
-    result = start(Reader(metadata=Facts, fraction_evaluate=0.0), grid)
+    result = start(Reader(fraction_evaluate=0.0), grid)
     assert seen == [
         [
             (1, "0", Facts(0.5, converged=True)),
@@ -188,7 +188,7 @@ def test_bad_metadata_keeps_the_weights_and_does_not_reach_the_strategy(make_gri
         return reply(msg, record(float(part)), context, metadata=said)
 
     with Run.create(tmp_path) as run:
-        strategy = Reader(metadata=Facts, run=run, fraction_evaluate=0.0)
+        strategy = Reader(run=run, fraction_evaluate=0.0)
         result = start(strategy, make_grid(client, 2), record(9.0))
     assert seen == ["0"]
     assert values(result.arrays) == [0.5]
@@ -208,7 +208,7 @@ def test_a_round_without_any_metadata_is_a_warning_once(make_grid, caplog, sende
         return reply(msg, record(1.0), context, metadata=facts)
 
     with caplog.at_level("WARNING", logger="flwr.fedwaggle"):
-        start(WaggleAvg(metadata=Facts), make_grid(client, 2), record(9.0), rounds=3)
+        start(WaggleAvg(), make_grid(client, 2), record(9.0), rounds=3)
     found = [line for line in caplog.messages if "no client sent usable metadata" in line]
     assert len(found) == warnings
     line = 'content["metadata"] = pack(metadata, context)'
@@ -237,7 +237,7 @@ def test_a_pickle_from_a_client_is_not_run(make_grid, tmp_path):
         )
         return answer
 
-    result = start(WaggleAvg(metadata=Facts, fraction_evaluate=0.0), make_grid(client, 2))
+    result = start(WaggleAvg(fraction_evaluate=0.0), make_grid(client, 2))
     assert values(result.arrays) == [1.0, 1.0]
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload()))  # the payload is live
@@ -246,7 +246,7 @@ def test_a_pickle_from_a_client_is_not_run(make_grid, tmp_path):
 
 def test_the_pickle_codec_needs_the_operators_word():
     with pytest.raises(ConfigError, match="trust_pickle"):
-        WaggleAvg(metadata=Facts, codec="pickle")
+        WaggleAvg(codec="pickle")
 
 
 def test_trusted_pickle_is_warned_about_at_the_start_and_read(make_grid, caplog):
@@ -255,7 +255,7 @@ def test_trusted_pickle_is_warned_about_at_the_start_and_read(make_grid, caplog)
         answer.content["metadata"] = pack(Facts(2.0, converged=True), context, codec="pickle")
         return answer
 
-    strategy = WaggleAvg(metadata=Facts, codec="pickle", trust_pickle=True, fraction_evaluate=0.0)
+    strategy = WaggleAvg(codec="pickle", trust_pickle=True, fraction_evaluate=0.0)
     said = []
     strategy.on_train_metadata = lambda server_round, updates: said.extend(
         u.metadata for u in updates
@@ -276,7 +276,7 @@ def test_one_client_that_raises_is_recorded_and_the_others_are_used(make_grid, t
         return add_partition(msg, context)
 
     with Run.create(tmp_path) as run:
-        strategy = WaggleAvg(metadata=Facts, run=run, fraction_evaluate=0.0)
+        strategy = WaggleAvg(run=run, fraction_evaluate=0.0)
         start(strategy, make_grid(client, 3), rounds=2)
     bad = events(run, "client-quarantined")
     assert [(e.round, e.client, e.code) for e in bad] == [
@@ -313,7 +313,7 @@ def test_a_client_that_never_answers_is_missing_by_name(make_grid, tmp_path):
     grid = make_grid(add_partition, 3, names=["site-a", "site-b", "site-c"])
     grid.silent = {101}
     with Run.create(tmp_path) as run:
-        strategy = WaggleAvg(metadata=Facts, run=run, fraction_evaluate=0.0)
+        strategy = WaggleAvg(run=run, fraction_evaluate=0.0)
         start(strategy, grid, timeout=1.0)
     assert events(run, "round-finished")[1].missing == ["site-b"]
     assert {e.client for e in events(run, "client-updated")} == {"site-a", "site-c"}
@@ -327,9 +327,7 @@ def test_a_client_that_fails_to_evaluate_does_not_end_the_run(make_grid, tmp_pat
         return Message(RecordDict({"metrics": metrics}), reply_to=msg)
 
     with Run.create(tmp_path) as run:
-        result = start(
-            WaggleAvg(metadata=Facts, run=run), make_grid(add_partition, 3, evaluate=evaluate)
-        )
+        result = start(WaggleAvg(run=run), make_grid(add_partition, 3, evaluate=evaluate))
     assert dict(result.evaluate_metrics_clientapp[1]) == {"accuracy": 0.5}
     (bad,) = events(run, "client-quarantined")
     assert (bad.client, bad.phase, bad.code) == ("0", "evaluate", "client-raised")
@@ -354,7 +352,7 @@ def test_a_client_that_never_evaluates_is_missing_by_name_wherever_missing_clien
         (message.metadata.message_type, message.metadata.dst_node_id) != ("evaluate", 102)
     )
     with Run.create(tmp_path) as run, caplog.at_level(logging.WARNING, logger="flwr"):
-        start(Listener(metadata=Facts, run=run), grid, timeout=1.0)
+        start(Listener(run=run), grid, timeout=1.0)
     assert [e.evaluate_missing for e in events(run, "round-finished")] == [[], ["2"]]
     assert ends == [[], ["2"]]
     assert "evaluate: no reply in time from 1 clients: 2" in caplog.text
@@ -394,9 +392,7 @@ def accuracies(*by_round: float):
 
 def test_the_record_of_a_run_holds_every_round_and_every_client(make_grid, tmp_path):
     with Run.create(tmp_path, name="two") as run:
-        strategy = WaggleAvg(
-            metadata=Facts, run=run, learning_rate=lambda r: 0.1 / r, fraction_evaluate=0.0
-        )
+        strategy = WaggleAvg(run=run, learning_rate=lambda r: 0.1 / r, fraction_evaluate=0.0)
         start(
             strategy, make_grid(add_partition, 2), rounds=2, evaluate_fn=accuracies(0.1, 0.2, 0.3)
         )
@@ -471,7 +467,7 @@ def test_a_strategy_that_raises_is_a_failed_run_in_the_record(make_grid, tmp_pat
             raise RuntimeError("my own mistake")
 
     def run_it(run):
-        start(Broken(metadata=Facts, run=run, fraction_evaluate=0.0), make_grid(add_partition, 2))
+        start(Broken(run=run, fraction_evaluate=0.0), make_grid(add_partition, 2))
 
     with pytest.raises(RuntimeError, match="my own mistake"), Run.create(tmp_path) as run:
         run_it(run)
@@ -570,7 +566,7 @@ def test_numbers_of_any_kind_that_the_subclass_returns_are_recorded(make_grid, t
             }
 
     with Run.create(tmp_path) as run:
-        strategy = Speaker(metadata=Facts, run=run, fraction_evaluate=0.0)
+        strategy = Speaker(run=run, fraction_evaluate=0.0)
         result = start(strategy, make_grid(add_partition, 2))
     said = dict(result.train_metrics_clientapp[1])
     assert said.pop("train_loss") == 0.5
@@ -587,7 +583,7 @@ def test_what_is_no_number_is_an_error_that_names_it_in_the_round_that_said_it(
             return {"fine": 1.0, "stragglers": said} if server_round == 2 else None
 
     def run_it(run):
-        start(Speaker(metadata=Facts, run=run), make_grid(add_partition, 2), rounds=9)
+        start(Speaker(run=run), make_grid(add_partition, 2), rounds=9)
 
     with (
         pytest.raises(ConfigError, match="on_train_metadata, 'stragglers': expected a number"),

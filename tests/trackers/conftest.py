@@ -116,7 +116,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def warnings() -> Iterator[list[str]]:
     """Collect what is logged; Flower's loggers may not propagate to where pytest listens."""
     said: list[str] = []
-    handler = logging.Handler()
+    handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("flwr.fedwaggle")
     logger.addHandler(handler)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from fedwaggle.runs import Request, open_run
+from fedwaggle.runs import Request, open_folder
 from fedwaggle.runs.events import Event, RoundFinished
 from fedwaggle.trackers import open_trackers
 
@@ -87,11 +87,11 @@ def test_a_run_folder_shows_itself_from_its_start_through_a_resume_to_its_end(
     tmp_path: Path, interrupted_run: tuple[list[Event], list[Event]], warnings: list[str]
 ) -> None:
     before, after = interrupted_run
-    with open_run(tmp_path, name="iid", request=Request()) as run:
+    with open_folder(tmp_path, name="iid", request=Request()) as run:
         run.attach(open_trackers(["tensorboard"], run.path, project=""))
         for event in before:
             run.record(event)
-    with open_run(tmp_path, request=Request(), resume="latest") as run:
+    with open_folder(tmp_path, request=Request(), resume="latest") as run:
         run.attach(open_trackers(["tensorboard"], run.path, project=""))
         for event in after:
             run.record(event)

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import reveal_type
 
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp.strategy import FedAdagrad
 
 from fedwaggle import (
     ClientUpdate,
     RunConfig,
     Waggle,
-    load_partition,
+    load_examples,
+    load_images,
     pack,
     read_config,
     step_decay,
     unpack,
 )
-from my_federated_project.task import TrainProcessMetadata
+from my_federated_project.task import TrainProcessMetadata, load_data
 
 
 class MyConfig(RunConfig):
@@ -69,7 +70,8 @@ def config(run_config: dict[str, int | float | str | bool]) -> None:
     RunConfig(batch_size="32")  # type: ignore[arg-type]
 
 
-def values() -> None:
+def values(context: Context) -> None:
     """Use a schedule, and load a client's data."""
     reveal_type(step_decay(0.1, factor=0.5, every=5)(3))  # float
-    reveal_type(load_partition("fashion-mnist-mini", 0, 10))  # Examples
+    reveal_type(load_images("fashion-mnist-mini", "test"))  # tuple[Tensor, Tensor]
+    reveal_type(load_examples(load_data, "train", context))  # Examples

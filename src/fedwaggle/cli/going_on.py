@@ -45,14 +45,16 @@ def app_that_goes_on(
         If no run was named, if the app cannot resume, or if there is no such run.
     """
     from fedwaggle.engine import read_app
+    from fedwaggle.engine.app import read_defaults
     from fedwaggle.runs.listing import find_run
     from fedwaggle.runs.opening import nodes_of
     from fedwaggle.runs.request import read_request
 
     asked = read_app(app, overrides)
+    known = read_defaults(app)
     if which is None:
         raise ConfigError(["--fork: expected --resume RUN beside it, to say where to begin"])
-    _refuse_apps_that_cannot(asked.config, fork=fork)
+    _refuse_apps_that_cannot(known, fork=fork)
     path = find_run(which, outputs).absolute()
     going_on = {**overrides, "resume": str(path)} | ({"fork": True} if fork else {})
     if fork:
@@ -60,11 +62,11 @@ def app_that_goes_on(
     before = {
         key: value
         for key, value in read_request(path).config.items()
-        if key in asked.config and key not in _NEVER_KEPT
+        if key in known and key not in _NEVER_KEPT
     }
     kept = read_app(app, {**before, **going_on})
     for key in before:
-        if kept.config[key] != asked.config[key]:
+        if kept.config[key] != asked.config.get(key, known[key]):
             typer.echo(
                 f"{key} = {kept.config[key]!r}, as the run was asked; --set {key}=VALUE changes it",
                 err=True,

@@ -134,7 +134,7 @@ def run(
     flower.run(
         asked.path,
         outputs=outputs,
-        config={key: value for key, value in asked.config.items() if value != defaults[key]},
+        config=asked.config,
         options=options,
         notify=lambda line: typer.echo(line, err=True),
     )

@@ -1,17 +1,15 @@
 """Data: sets by name, partitions of them, and tensors to train on.
 
-A set is read and decoded once in a process, kept as one tensor, and a client's partition is a
+What an app's ``load_data`` returns is converted once in a process, and a client's partition is a
 list of rows in it::
 
     sources ─ fashion_mnist, idx     a set by its name, from the package or local files
-       │    └ hub                    or from the Hugging Face Hub
-    image_columns                    its columns, decoded
+            └ hub                    or from the Hugging Face Hub
+    conversion ─ image_columns       what load_data returns, as tensors where it can be
        │
-    loading ─ partitions             a client's rows of it
-       │          └ dealing          divided by flwr-datasets' partitioners
-    examples                         float32 images and labels, ready for a model
-
-``flower_adapter`` gives the same partitions to code that expects a flwr-datasets partitioner.
+    loading ─ partitioning           a node's rows of it, by flwr-datasets' partitioners
+       │
+    examples                         features and labels in batches, ready for a model
 
 Names are imported when they are first used: torch, ``datasets`` and ``flwr_datasets`` take
 seconds to import, and not every caller needs them all.
@@ -26,31 +24,32 @@ from typing import TYPE_CHECKING
 from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
-    from fedwaggle.data.examples import Examples, batches, fingerprint, to_tensors
-    from fedwaggle.data.flower_adapter import make_partitioner
-    from fedwaggle.data.loading import load_partition, load_split
-    from fedwaggle.data.sources import load
+    from fedwaggle.data.conversion import to_examples
+    from fedwaggle.data.examples import Examples, TensorExamples, fingerprint
+    from fedwaggle.data.loading import load_examples
+    from fedwaggle.data.partitioning.flower_adapter import make_partitioner
+    from fedwaggle.data.sources import load, load_images
 
 __all__ = [
     "Examples",
-    "batches",
+    "TensorExamples",
     "fingerprint",
     "load",
-    "load_partition",
-    "load_split",
+    "load_examples",
+    "load_images",
     "make_partitioner",
-    "to_tensors",
+    "to_examples",
 ]
 
 _HOMES = {
     "Examples": "examples",
-    "batches": "examples",
+    "TensorExamples": "examples",
     "fingerprint": "examples",
     "load": "sources",
-    "load_partition": "loading",
-    "load_split": "loading",
-    "make_partitioner": "flower_adapter",
-    "to_tensors": "examples",
+    "load_examples": "loading",
+    "load_images": "sources",
+    "make_partitioner": "partitioning.flower_adapter",
+    "to_examples": "conversion",
 }
 
 

@@ -14,12 +14,11 @@ from datasets import ClassLabel, Dataset, Image, LargeList, List, Value
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedwaggle.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from fedwaggle.errors import DatasetError
 
-__all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "decode_images", "decode_labels"]
+__all__ = ["decode_images", "decode_labels"]
 
-IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "character")
 
 _CHANNELS = (1, 3)
 _GREY_MODES = {"L", "1"}
@@ -40,11 +39,8 @@ def decode_images(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(_channels_first(pixels, column)))
 
 
-def decode_labels(dataset: Dataset) -> tuple[Tensor, int]:
-    """Return the labels, (N,) int64, and the number of classes.
-
-    A column that does not say how many classes there are has as many as its highest label
-    says.
+def decode_labels(dataset: Dataset) -> Tensor:
+    """Return the labels, (N,) int64.
 
     Raises
     ------
@@ -64,8 +60,7 @@ def decode_labels(dataset: Dataset) -> tuple[Tensor, int]:
             f"column {column!r}: expected labels from 0, got {labels.min()}; "
             "this split may have no labels: take another one"
         )
-    declared = feature.num_classes if isinstance(feature, ClassLabel) else None
-    return torch.from_numpy(labels), declared or int(labels.max(initial=-1)) + 1
+    return torch.from_numpy(labels)
 
 
 def _find(dataset: Dataset, names: tuple[str, ...], content: str) -> str:

@@ -1,45 +1,49 @@
-"""What an app asks for: a client's share of a data set, or a whole split, as tensors.
+"""What a node works on: its share of what the app's ``load_data`` returns.
 
-A split is decoded once in a process and divided once for each way of dividing; after that a
-client's examples cost one look-up of rows. The shared pixels are never changed: what comes
-back is a copy.
+In a simulation every node calls the same ``load_data``, and this library divides the result
+among them. A real node returns its own data and keeps all of it; and so does the server, which
+tests on a whole split.
+
+``load_data`` is called once in a process for each split, and its result is divided once for each
+way of dividing; after that a client's examples cost one look-up of rows.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fedwaggle.data.examples import Examples, as_float
-from fedwaggle.data.partition_spec import PartitionSpec, check_partition_id
-from fedwaggle.data.partitions import partition_rows
-from fedwaggle.data.sources import load, read_arrays
+from fedwaggle.config import shared_config
+from fedwaggle.data.conversion import Split, to_split
+from fedwaggle.data.examples import Examples
+from fedwaggle.data.partitioning.rows import partition_rows
+from fedwaggle.data.partitioning.spec import BY_SIZE, PartitionSpec, check_partition_id
+from fedwaggle.errors import DatasetError
 
-__all__ = ["load_partition", "load_split"]
+if TYPE_CHECKING:
+    from flwr.app import Context
+
+__all__ = ["LoadData", "load_examples"]
+
+LoadData: TypeAlias = "Callable[[str, Context], Any]"
 
 # One set has two splits; a process seldom works on more than one set at a time.
 _SPLITS_KEPT = 4
 _DIVISIONS_KEPT = 8
 
+_PLACE = ("partition-id", "num-partitions")  # which share of a simulated node is, not of what
 
-def load_partition(
-    name: str,
-    partition_id: int,
-    num_partitions: int,
-    *,
-    split: str = "train",
-    partitioner: str = "iid",
-    alpha: float = 0.5,
-    classes_per_client: int = 2,
-    seed: int = 0,
-    data_dir: str | os.PathLike[str] | None = None,
-) -> Examples:
-    """Load one client's share of a split.
+
+def load_examples(load_data: LoadData, split: str, context: Context) -> Examples:
+    """Load what this node works on.
+
+    A node whose ``context.node_config`` has ``partition-id`` and ``num-partitions``, as simulated
+    nodes have, gets its share, by ``partitioner`` and the keys beside it in the run config. Every
+    other node, and the server, gets all of it.
 
     The test split is divided by the same partitioner and seed. That gives a client about the
     mix of labels that it trains on: exactly its classes with ``classes``, nearly its mix with
@@ -47,99 +51,85 @@ def load_partition(
 
     Parameters
     ----------
-    name, split, data_dir : str, str, str | PathLike | None
-        See :func:`fedwaggle.data.load`.
-    partition_id : int
-        From 0 to ``num_partitions - 1``.
-    num_partitions, partitioner, alpha, classes_per_client, seed : int, str, float, int, int
-        See :func:`fedwaggle.data.make_partitioner`.
+    load_data : Callable[[str, Context], Any]
+        Called with ``split`` and ``context``; returns a pair ``(x, y)`` of arrays or tensors, a
+        ``datasets.Dataset``, a ``pandas.DataFrame`` or a torch ``Dataset``. A result is kept, so
+        it is called once for each split in a process.
+    split : str
+        ``"train"`` or ``"test"``, or whatever ``load_data`` knows.
+    context : flwr.app.Context
+        The context of the client or of the server.
 
     Returns
     -------
-    fedwaggle.data.Examples
-        A copy, in an order that the seed decides.
+    TensorExamples | ItemExamples
+        A copy, in an order that the seed decides; a whole split in the order of its source.
 
     Raises
     ------
     ConfigError
-        If an argument cannot work.
+        If a key of the run config cannot work.
     DatasetError
-        If the set cannot be had, or cannot be divided so.
-
-    Examples
-    --------
-    >>> examples = load_partition("fashion-mnist-mini", 0, 10)
-    >>> examples.images.shape
-    torch.Size([600, 1, 28, 28])
+        If the data cannot be converted, or cannot be divided so.
     """
-    spec = PartitionSpec(
-        partitioner=partitioner,
-        num_partitions=num_partitions,
-        alpha=alpha,
-        classes_per_client=classes_per_client,
-        seed=seed,
-    )
-    check_partition_id(partition_id, num_partitions)
-    folder = os.fspath(data_dir) if data_dir else None
-    rows = torch.from_numpy(_rows(name, split, folder, spec)[partition_id])
-    images, labels, num_classes = _decoded(name, split, folder)
-    return Examples(as_float(images[rows]), labels[rows], num_classes)
+    config = shared_config(context.run_config)
+    kept = _Call(load_data, split, context)
+    place = [context.node_config.get(key) for key in _PLACE]
+    if None in place:
+        return _loaded(kept, config.partition_by).select()
+    partition_id, num_partitions = place
+    spec = PartitionSpec.of(config, num_partitions)  # type: ignore[arg-type]  # it checks
+    check_partition_id(partition_id, spec.num_partitions)  # type: ignore[arg-type]
+    return _loaded(kept, config.partition_by).select(_rows(kept, spec)[partition_id])  # type: ignore[index]
 
 
-def load_split(
-    name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None
-) -> Examples:
-    """Load a whole split, in the order of its source.
+class _Call:
+    """A call of ``load_data``, equal to another one that would return the same."""
 
-    Parameters
-    ----------
-    name, split, data_dir : str, str, str | PathLike | None
-        See :func:`fedwaggle.data.load`.
+    def __init__(self, load_data: LoadData, split: str, context: Context) -> None:
+        self.load_data, self.split, self.context = load_data, split, context
+        node = {key: value for key, value in context.node_config.items() if key not in _PLACE}
+        self._key = (
+            load_data,
+            split,
+            tuple(sorted(context.run_config.items())),
+            tuple(sorted(node.items())),
+        )
 
-    Returns
-    -------
-    fedwaggle.data.Examples
-        A copy.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Call) and self._key == other._key
 
-    Raises
-    ------
-    ConfigError
-        If an argument cannot work.
-    DatasetError
-        If the set cannot be had.
-
-    Examples
-    --------
-    >>> len(load_split("fashion-mnist-mini", "test"))
-    1000
-    """
-    images, labels, num_classes = _decoded(name, split, os.fspath(data_dir) if data_dir else None)
-    # A float image is already what as_float would make: only a clone is a copy for certain.
-    return Examples(as_float(images.clone()), labels.clone(), num_classes)
+    def __hash__(self) -> int:
+        return hash(self._key)
 
 
 @lru_cache(maxsize=_SPLITS_KEPT)
-def _decoded(name: str, split: str, data_dir: str | None) -> tuple[Tensor, Tensor, int]:
-    """Return images (N, C, H, W) as they are stored, labels (N,) int64, number of classes."""
-    arrays = read_arrays(name, split, data_dir=data_dir)
-    if arrays is not None:
-        images, labels, num_classes = arrays
-        # Copies, since what was read from a file may be read-only, and a tensor never is.
-        return (
-            torch.tensor(images[:, np.newaxis]),
-            torch.tensor(labels.astype(np.int64)),
-            num_classes,
-        )
-    from fedwaggle.data.image_columns import decode_images, decode_labels
-
-    dataset = load(name, split, data_dir=data_dir)
-    return decode_images(dataset), *decode_labels(dataset)
+def _loaded(call: _Call, partition_by: str) -> Split:
+    return to_split(call.load_data(call.split, call.context), partition_by=partition_by)
 
 
 @lru_cache(maxsize=_DIVISIONS_KEPT)
-def _rows(
-    name: str, split: str, data_dir: str | None, spec: PartitionSpec
-) -> tuple[NDArray[np.int64], ...]:
+def _rows(call: _Call, spec: PartitionSpec) -> tuple[NDArray[np.int64], ...]:
     """Return the rows of every client."""
-    _, labels, _ = _decoded(name, split, data_dir)
-    return partition_rows(labels.numpy(), spec)
+    return partition_rows(_groups(_loaded(call, spec.partition_by), spec), spec)
+
+
+def _groups(split: Split, spec: PartitionSpec) -> NDArray[Any]:
+    """Return what each row is divided by, (N,): its label, or its value in ``partition-by``."""
+    if spec.partitioner in BY_SIZE:
+        return np.zeros(len(split.examples), np.int64)
+    if spec.partition_by:
+        if spec.partition_by not in split.groups:
+            raise DatasetError(
+                f"partition-by: expected a column of the data, got {spec.partition_by!r}; return a "
+                "data set or a data frame that has it from load_data"
+            )
+        return split.groups[spec.partition_by]
+    labels = split.labels()
+    if labels.ndim != 1 or labels.dtype.kind == "f":
+        kind = "continuous" if labels.ndim == 1 else f"of shape {labels.shape[1:]} each"
+        raise DatasetError(
+            f"partitioner {spec.partitioner!r} divides by class, but the labels are {kind}; name a "
+            f"column of classes as partition-by, or choose {', '.join(BY_SIZE)}"
+        )
+    return labels

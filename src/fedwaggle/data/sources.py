@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedwaggle.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["FULL", "MINI", "load", "read_arrays"]
+__all__ = ["FULL", "MINI", "load", "load_images"]
 
 MINI = "fashion-mnist-mini"
 FULL = "fashion-mnist"
@@ -77,13 +79,13 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike[str] | None = Non
     return to_dataset(*local)
 
 
-def read_arrays(
+def load_images(
     name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]], int] | None:
-    """Read one split of a data set, if it is here in a form that needs no ``datasets``.
+) -> tuple[Tensor, Tensor]:
+    """Load the images and labels of one split of a data set.
 
-    Importing ``datasets`` takes a second, and much of the time between the start of a run and
-    its first step.
+    From the package and from local files this needs no ``datasets``, whose import takes a
+    second, and much of the time between the start of a run and its first step.
 
     Parameters
     ----------
@@ -92,21 +94,29 @@ def read_arrays(
 
     Returns
     -------
-    tuple[ndarray, ndarray, int] | None
-        Images (N, H, W) uint8, labels (N,), and the number of classes: what :func:`load` gives,
-        decoded. None if only the Hub can have the set.
+    tuple[Tensor, Tensor]
+        Images (N, C, H, W), uint8 if they are stored as whole numbers; and labels (N,) int64.
 
     Raises
     ------
     ConfigError, DatasetError
-        As :func:`load` does.
+        As :func:`load` does; or if the set has no images or no labels.
+
+    Examples
+    --------
+    >>> images, labels = load_images("fashion-mnist-mini", "test")
+    >>> images.shape, images.dtype, labels.dtype
+    (torch.Size([1000, 1, 28, 28]), torch.uint8, torch.int64)
     """
     local = _read_local(name, split, data_dir)
     if local is None:
-        return None
-    from fedwaggle.data.fashion_mnist import CLASS_NAMES
+        from fedwaggle.data.image_columns import decode_images, decode_labels
 
-    return *local, len(CLASS_NAMES)
+        dataset = _load_from_hub(name, split)
+        return decode_images(dataset), decode_labels(dataset)
+    images, labels = local
+    # Copies, since what was read from a file may be read-only, and a tensor never is.
+    return torch.tensor(images[:, np.newaxis]), torch.tensor(labels.astype(np.int64))
 
 
 def _check(name: str, split: str, folder: Path | None) -> None:

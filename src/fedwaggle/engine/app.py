@@ -17,7 +17,8 @@ from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
 
-from fedwaggle.engine.checks import ConfigValue, mistakes_before_start
+from fedwaggle.config import default_values
+from fedwaggle.engine.checks import ConfigValue, mistakes_before_start, reads_run_config
 from fedwaggle.errors import ConfigError
 
 __all__ = ["App", "ConfigValue", "read_app", "read_defaults"]
@@ -62,15 +63,18 @@ class App:
 
 
 def read_defaults(path: str | Path) -> dict[str, ConfigValue]:
-    """Return the run config that stands in an app's folder, as it stands.
+    """Return the run config that stands in an app's folder; beneath it, this library's defaults.
+
+    The latter only if the app reads its config with this library.
 
     Raises
     ------
     ConfigError
         If there is no ``pyproject.toml`` that can be read.
     """
-    pyproject = _read_pyproject(Path(path).expanduser().absolute())
-    return _flatten(_table(pyproject, "tool", "flwr", "app", "config"))[0]
+    folder = Path(path).expanduser().absolute()
+    app_table = _table(_read_pyproject(folder), "tool", "flwr", "app")
+    return {**_known_defaults(folder, app_table), **_flatten(_table(app_table, "config"))[0]}
 
 
 def read_app(
@@ -83,8 +87,9 @@ def read_app(
     path : str | Path
         The folder that holds the app's ``pyproject.toml``.
     overrides : Mapping[str, Any] | None
-        Values to use in place of the folder's. Each key must be one of the folder's, and each
-        value of its default's type; a whole number is taken for a float, too.
+        Values to use in place of the folder's. Each key must be one of the folder's, or of
+        ``RunConfig`` if the app reads its config as one, and each value of its default's type; a
+        whole number is taken for a float, too.
     nodes : int | None
         How many nodes there will be, if that is known: a config that waits for more is a mistake.
 
@@ -111,7 +116,8 @@ def read_app(
         for kind in ("serverapp", "clientapp")
         if not _is_reference(components.get(kind))
     ]
-    config = _merge(defaults, overrides or {}, mistakes)
+    known = {**_known_defaults(folder, app_table), **defaults}
+    config = _merge(defaults, known, overrides or {}, mistakes)
     serverapp = str(components.get("serverapp", ""))
     mistakes += mistakes_before_start(folder, serverapp, config, nodes)
     if mistakes:
@@ -126,6 +132,12 @@ def read_app(
         clientapp=components["clientapp"],
         config=config,
     )
+
+
+def _known_defaults(folder: Path, app_table: Mapping[str, Any]) -> dict[str, ConfigValue]:
+    """Return the defaults of the keys that an app knows without naming them in its folder."""
+    serverapp = str(_table(app_table, "components").get("serverapp", ""))
+    return default_values() if reads_run_config(folder, serverapp) else {}
 
 
 def _read_pyproject(folder: Path) -> dict[str, Any]:
@@ -180,21 +192,24 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _merge(
-    defaults: Mapping[str, ConfigValue], overrides: Mapping[str, Any], mistakes: list[str]
+    defaults: Mapping[str, ConfigValue],
+    known: Mapping[str, ConfigValue],
+    overrides: Mapping[str, Any],
+    mistakes: list[str],
 ) -> dict[str, ConfigValue]:
-    """Return defaults with overrides in their place; add a line to ``mistakes`` for a bad one."""
+    """Return defaults with overrides of known keys; add a line to ``mistakes`` for a bad one."""
     config = dict(defaults)
     for key, value in _leaves(overrides, ""):
-        if key not in defaults:
-            mistakes.append(_unknown_key(key, defaults))
-        elif isinstance(defaults[key], float) and type(value) is int:
+        if key not in known:
+            mistakes.append(_unknown_key(key, known))
+        elif isinstance(known[key], float) and type(value) is int:
             config[key] = float(value)
-        elif type(value) is type(defaults[key]):
+        elif type(value) is type(known[key]):
             config[key] = value
         else:
             mistakes.append(
-                f"{key}: expected {type(defaults[key]).__name__}, got {type(value).__name__} "
-                f"{short_repr(value)}; the app's default is {short_repr(defaults[key])}"
+                f"{key}: expected {type(known[key]).__name__}, got {type(value).__name__} "
+                f"{short_repr(value)}; the app's default is {short_repr(known[key])}"
             )
     return config
 

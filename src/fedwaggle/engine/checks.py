@@ -15,7 +15,13 @@ from fedwaggle.config import mistakes_in, too_many_nodes
 from fedwaggle.data.sizes import EMBEDDED_ROWS
 from fedwaggle.errors import ConfigError
 
-__all__ = ["ConfigValue", "check_both", "mistakes_before_start", "refuse_mistakes"]
+__all__ = [
+    "ConfigValue",
+    "check_both",
+    "mistakes_before_start",
+    "reads_run_config",
+    "refuse_mistakes",
+]
 
 ConfigValue: TypeAlias = bool | int | float | str
 
@@ -67,15 +73,22 @@ def mistakes_before_start(
     nodes : int | None
         How many nodes there will be, if that is known.
     """
-    sources = [text for text in _sources(folder, serverapp) if "fedwaggle" in text]
-    if not any("read_config" in text for text in sources):
+    if not reads_run_config(folder, serverapp):
         return []  # the same keys may mean something else
+    sources = [text for text in _sources(folder, serverapp) if "fedwaggle" in text]
     own = {name.replace("_", "-") for text in sources for name in _fields_of_subclasses(text)}
     shared = {key: value for key, value in config.items() if key not in own}
     mistakes = mistakes_in(shared)
     if nodes is None:
         return mistakes
     return mistakes + too_many_nodes(shared, nodes) + _too_few_examples(shared, nodes)
+
+
+def reads_run_config(folder: Path, serverapp: str) -> bool:
+    """Return whether an app reads its config with this library, by its sources."""
+    return any(
+        "fedwaggle" in text and "read_config" in text for text in _sources(folder, serverapp)
+    )
 
 
 def _sources(folder: Path, serverapp: str) -> Iterator[str]:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
-    from fedwaggle.runs.opening import open_run
+    from fedwaggle.runs.opening import open_folder
     from fedwaggle.runs.record import RunRecord, load
     from fedwaggle.runs.request import Request
     from fedwaggle.runs.writer import Run, outputs_root
 
-__all__ = ["Request", "Run", "RunRecord", "load", "open_run", "outputs_root"]
+__all__ = ["Request", "Run", "RunRecord", "load", "open_folder", "outputs_root"]
 
 _HOMES = {
     "Request": "request",
     "Run": "writer",
     "RunRecord": "record",
     "load": "record",
-    "open_run": "opening",
+    "open_folder": "opening",
     "outputs_root": "writer",
 }
 

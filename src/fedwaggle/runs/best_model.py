@@ -18,6 +18,7 @@ import numpy as np
 
 from fedwaggle.runs.events import BestModel
 from fedwaggle.runs.files import publish, staged
+from fedwaggle.runs.paths import BEST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,6 @@ __all__ = [
     "save_final",
 ]
 
-BEST = "best.pth"
 BEST_FACTS = "best.json"
 FINAL = "final.pth"
 

@@ -33,12 +33,12 @@ from fedwaggle.runs.reading import current_events, read_events
 from fedwaggle.runs.request import Request, breaking_changes, changes, code_changes, read_request
 from fedwaggle.runs.writer import Run, make_folder
 
-__all__ = ["nodes_of", "open_run"]
+__all__ = ["nodes_of", "open_folder"]
 
 logger = logging.getLogger("flwr.fedwaggle.runs")
 
 
-def open_run(
+def open_folder(
     root: Path, *, name: str = "", request: Request, resume: str = "", fork: bool = False
 ) -> Run:
     """Open the folder that a run is to be written in.

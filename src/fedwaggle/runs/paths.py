@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["EVENTS", "REPORT", "REQUEST", "next_number", "one_at_a_time", "run_folders"]
+__all__ = ["BEST", "EVENTS", "REPORT", "REQUEST", "next_number", "one_at_a_time", "run_folders"]
 
+BEST = "best.pth"
 EVENTS = "events.jsonl"
 REQUEST = "run.json"
 REPORT = "report.html"

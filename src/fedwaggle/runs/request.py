@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from fedwaggle.config import default_values
 from fedwaggle.errors import RunError
 from fedwaggle.runs.paths import REQUEST
 from fedwaggle.text import printable
@@ -92,6 +93,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[An
 def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return those changes after which the run could not end as an uninterrupted one does.
 
+    A key that is left out has its default.
+
     Examples
     --------
     >>> breaking_changes({"lr": 0.1, "num-server-rounds": 5}, {"lr": 0.1, "num-server-rounds": 9})
@@ -99,6 +102,7 @@ def breaking_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
     >>> breaking_changes({"lr": 0.1}, {"lr": 0.2})
     {'lr': [0.1, 0.2]}
     """
+    old, new = ({**default_values(), **config} for config in (old, new))
     free = set(_FREE_KEYS)
     if "cosine" in (old.get("lr-schedule"), new.get("lr-schedule")):
         free.discard("num-server-rounds")  # a cosine's rate depends on how long the run is

@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 from fedwaggle.errors import DiskError, RunError
 from fedwaggle.runs.events import Event, RunFailed, to_line
 from fedwaggle.runs.files import LineFile, write_atomic
-from fedwaggle.runs.paths import EVENTS, REPORT, REQUEST, next_number, one_at_a_time
+from fedwaggle.runs.paths import BEST, EVENTS, REPORT, REQUEST, next_number, one_at_a_time
 from fedwaggle.runs.report.drawing import DrawingFailed, PageNotWritten, draw_report
 from fedwaggle.runs.request import Request
 from fedwaggle.text import printable
@@ -86,7 +86,7 @@ class Follower(Protocol):
 class Run:
     """An open run folder.
 
-    Make one with :meth:`create`, or with ``resuming.open_run`` to go on with an earlier one, and
+    Make one with :meth:`create`, or with ``resuming.open_folder`` to go on with an earlier one, and
     use it as a context manager: an exception that leaves the block is recorded as its end.
 
     Attributes
@@ -164,7 +164,7 @@ class Run:
         if self._claimed:
             raise RunError(
                 f"{self.name}: expected a run without rounds, and a strategy has been started in "
-                "it; open a run of its own for each start (Run.create, open_run), and begin the "
+                "it; open a run of its own for each start (Run.create, open_folder), and begin the "
                 "second one with the arrays of the first result"
             )
         self._claimed = True
@@ -272,6 +272,13 @@ class Run:
             self.close()
         elif missing := self._end():
             raise DiskError(missing)
+        if kind is None:
+            self._log_files()
+
+    def _log_files(self) -> None:
+        for what, file in (("best model", BEST), ("report", REPORT)):
+            if (self.path / file).exists():
+                logger.info("%s: %s", what, self.path / file)
 
     def _end(self) -> str:
         """Close everything; return what could not be written, or an empty text."""

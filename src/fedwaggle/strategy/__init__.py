@@ -2,7 +2,13 @@
 
 from fedwaggle.grids import engine_name
 from fedwaggle.strategy.bounds.outliers import OutlierRule
-from fedwaggle.strategy.policies import Decision, Policy, RestStragglers, StopWhenConverged
+from fedwaggle.strategy.policies import (
+    Decision,
+    Policy,
+    RestStragglers,
+    StopWhenConverged,
+    policies_of,
+)
 from fedwaggle.strategy.rules import RoundRules
 from fedwaggle.strategy.step.trainable import trainable_names
 from fedwaggle.strategy.updates import (
@@ -30,5 +36,6 @@ __all__ = [
     "Training",
     "Waggle",
     "engine_name",
+    "policies_of",
     "trainable_names",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
+from fedwaggle.numbers import value_text
 from fedwaggle.runs import Run
 from fedwaggle.runs.best_model import BEST, FINAL, is_better, model_sha256, save_best, save_final
 from fedwaggle.runs.checkpoints import Snapshot, write_snapshot
@@ -40,9 +41,11 @@ from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined, RoundSummary
 from fedwaggle.text import printable
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "round_line"]
 
 logger = logging.getLogger("flwr.fedwaggle.strategy")
+
+_LONGEST_NAME = 40  # characters of a metric's name in the log
 
 Mode = Literal["max", "min"]
 
@@ -244,7 +247,7 @@ class Journal:
         return found
 
     def round_finished(self, summary: RoundSummary[Any], phases: Mapping[str, float]) -> None:
-        """Record the end of a round, and the seconds of its phases."""
+        """Record the end of a round, and the seconds of its phases; log the round on one line."""
         for line in self._repeats.take():
             logger.warning("round %d: %s", summary.server_round, line)
         training = summary.training
@@ -270,6 +273,7 @@ class Journal:
                 seconds=summary.seconds,
             )
         )
+        logger.info(round_line(summary))
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Write the resume point of a round, unless the record of the round cannot be."""
@@ -322,6 +326,40 @@ class Journal:
     def _record(self, event: Event) -> None:
         if self._run is not None:
             self._run.record(event)
+
+
+def round_line(summary: RoundSummary[Any]) -> str:
+    """Return one line on a round: the model, the learning rate, the clients, and their numbers.
+
+    The numbers are those of the server's evaluation, and those of the training: averaged metrics
+    and what ``on_train_metadata`` returned. A star marks the best model so far.
+
+    Examples
+    --------
+    >>> from fedwaggle.strategy import Evaluation, Training
+    >>> metrics = {"accuracy": 0.8125, "loss": 0.5}
+    >>> round_line(RoundSummary(3, 20, Training(), Evaluation(), metrics, True, 4.0))
+    'round   3/20*  accuracy 81.25 %  loss 0.5'
+    """
+    training = summary.training
+    parts = [
+        f"round {summary.server_round:3d}/{summary.num_rounds}{'*' if summary.is_best else ' '}",
+        *_numbers(summary.metrics),
+    ]
+    if training.cohort:
+        if training.learning_rate is not None:
+            parts.append(f"lr {training.learning_rate:.4g}")
+        parts.append(f"clients {len(training.updates)}/{len(training.cohort)}")
+        parts += _numbers(training.metrics)
+    return "  ".join(parts)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{printable(name, _LONGEST_NAME)} {value_text(name, value)}"
+        for name, value in metrics.items()
+        if isinstance(value, int | float)
+    ]
 
 
 def _log_missing(phase: str, clients: Sequence[str]) -> None:

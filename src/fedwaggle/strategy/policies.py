@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
+from fedwaggle.config import RunConfig
 from fedwaggle.errors import ConfigError
 from fedwaggle.strategy.updates import ClientUpdate
 
-__all__ = ["Decision", "Policy", "RestStragglers", "StopWhenConverged"]
+__all__ = ["Decision", "Policy", "RestStragglers", "StopWhenConverged", "policies_of"]
 
 M = TypeVar("M")
 M_contra = TypeVar("M_contra", contravariant=True)
@@ -198,3 +200,40 @@ class RestStragglers(Generic[M]):
             if seconds > limit
         ]
         return decisions, state
+
+
+def policies_of(config: RunConfig, metadata: type[M] | None) -> list[Policy[M]]:
+    """Return the policies that a run config switches on.
+
+    Parameters
+    ----------
+    config : RunConfig
+        ``stop-when-converged`` needs a field ``converged`` of the clients' metadata, and
+        ``rest-stragglers`` a field ``training_time`` in seconds.
+    metadata : type[M] | None
+        The dataclass that clients send.
+
+    Raises
+    ------
+    ConfigError
+        If a policy is switched on and its field is not there.
+    """
+    known = {field.name for field in fields(metadata)} if metadata else set()  # type: ignore[arg-type]
+    needed = {
+        "stop-when-converged": ("converged", "bool", config.stop_when_converged),
+        "rest-stragglers": ("training_time", "float", config.rest_stragglers),
+    }
+    mistakes = [
+        f"{key}: expected 0, since {metadata.__name__ if metadata else 'no metadata class'} has no "
+        f"field {name}; set {key}=0, or add `{name}: {kind}` to what clients send"
+        for key, (name, kind, value) in needed.items()
+        if value and name not in known
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
+    policies: list[Policy[M]] = []
+    if config.stop_when_converged:
+        policies.append(StopWhenConverged(attrgetter("converged"), config.stop_when_converged))
+    if config.rest_stragglers:
+        policies.append(RestStragglers(attrgetter("training_time"), config.rest_stragglers))
+    return policies

@@ -12,25 +12,29 @@ the step is Flower's own, and a user's overrides count.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
+from fedwaggle.config import RunConfig
 from fedwaggle.errors import ConfigError
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, Codec, schema_of
 from fedwaggle.runs import Run
-from fedwaggle.schedules import Schedule
+from fedwaggle.schedules import Schedule, schedule_of
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.loop import RoundLoop
 from fedwaggle.strategy.plan import EvaluateFn, Hooks, Plan, Settings
-from fedwaggle.strategy.policies import Policy
+from fedwaggle.strategy.policies import Policy, policies_of
 from fedwaggle.strategy.replies.forms import form_of
 from fedwaggle.strategy.replies.initial import check_initial
 from fedwaggle.strategy.rules import RoundRules
-from fedwaggle.strategy.step.trainable import check_trainable
+from fedwaggle.strategy.step.trainable import check_trainable, trainable_names
 from fedwaggle.strategy.updates import Contract
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Waggle"]
 
@@ -40,10 +44,11 @@ M = TypeVar("M")
 class Waggle(Hooks[M]):
     """A mixin that goes before any Flower strategy class.
 
+    The class in brackets, as in ``Waggle[TrainProcessMetadata]``, is the dataclass that clients
+    send under ``content["metadata"]``; without one, no metadata is read.
+
     Parameters
     ----------
-    metadata : type[M], optional
-        The dataclass that clients send under ``content["metadata"]``; None reads no metadata.
     learning_rate : Schedule, optional
         The clients' learning rate as a function of the round. It is sent as ``config["lr"]``.
     run : Run, optional
@@ -81,8 +86,8 @@ class Waggle(Hooks[M]):
     Raises
     ------
     ConfigError
-        If ``codec="pickle"`` comes without ``trust_pickle=True``, ``metadata`` cannot be a
-        contract, or ``fixed_model`` does not fit the strategy.
+        If ``codec="pickle"`` comes without ``trust_pickle=True``, the class in brackets cannot be
+        a contract, or ``fixed_model`` does not fit the strategy.
 
     Notes
     -----
@@ -91,10 +96,19 @@ class Waggle(Hooks[M]):
     ``trainable``, and torch's ``_extra_state``, which is not read from replies at all.
     """
 
+    metadata_class: ClassVar[type[Any] | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401  # whatever a base takes
+        super().__init_subclass__(**kwargs)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            origin = get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, Waggle):
+                (named,) = get_args(base)
+                cls.metadata_class = _contract_class(named)
+
     def __init__(
         self,
         *,
-        metadata: type[M] | None = None,
         learning_rate: Schedule | None = None,
         run: Run | None = None,
         seed: int = 0,
@@ -118,6 +132,7 @@ class Waggle(Hooks[M]):
                     "server; set trust-pickle = true (trust_pickle=True), or use json"
                 ]
             )
+        metadata = self.metadata_class
         if metadata is not None:
             schema_of(metadata)  # a class that cannot be a contract is an error before any round
         self.contract = (
@@ -135,6 +150,57 @@ class Waggle(Hooks[M]):
         self.journal = Journal(run, best_metric, best_mode)
         # Settings are what this run is given: a resume point neither holds nor replaces them.
         self._settings = frozenset(vars(self)) - flowers
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        run: Run | None,
+        model: nn.Module | None = None,
+        **settings: Any,  # noqa: ANN401  # whatever the class takes
+    ) -> Self:
+        """Make the strategy that a run config asks for.
+
+        Parameters
+        ----------
+        config : RunConfig
+            The keys of sampling, seed, learning rate, metadata, best model, rules and policies
+            are read. Keys of the server's optimizer are not, since each Flower strategy has its
+            own: give them as ``settings``.
+        run : Run | None
+            Where the run is recorded, and resumed from.
+        model : torch.nn.Module | None (default: None)
+            The model, for the names of what is ``trainable``.
+        **settings : Any
+            What the class takes, such as ``eta=config.server_eta``; it counts before the config.
+
+        Raises
+        ------
+        ConfigError
+            As the class does; or if the config switches on a policy for which the clients'
+            metadata has no field.
+        """
+        asked: dict[str, Any] = {
+            "learning_rate": schedule_of(config),
+            "run": run,
+            "seed": config.seed,
+            "trainable": None if model is None else trainable_names(model),
+            "rules": RoundRules.of(config),
+            "policies": policies_of(config, cls.metadata_class),
+            "best_metric": config.best_metric,
+            "best_mode": config.best_mode,
+            "codec": config.metadata_codec,
+            "trust_pickle": config.trust_pickle,
+            "max_metadata_bytes": config.max_metadata_bytes,
+        }
+        sampling: dict[str, Any] = {
+            "fraction_train": config.fraction_train,
+            "fraction_evaluate": config.fraction_evaluate,
+            "min_train_nodes": config.min_train_nodes,
+            "min_evaluate_nodes": config.min_evaluate_nodes,
+            "min_available_nodes": config.min_available_nodes,
+        }
+        return cls(**{**asked, **sampling, **settings})
 
     # -- Flower's verbs --------------------------------------------------------------------
 
@@ -209,6 +275,20 @@ class Waggle(Hooks[M]):
             attributes=self._settings,
         )
         return RoundLoop(self, settings, self.journal, grid, plan).run(initial_arrays)
+
+
+def _contract_class(named: object) -> type[Any] | None:
+    """Return the class that stands in the brackets of a base, or None for no metadata."""
+    if isinstance(named, type):
+        return None if named is type(None) else named
+    if isinstance(named, TypeVar) or named is Any:
+        return None
+    raise ConfigError(
+        [
+            f"Waggle[...]: expected the dataclass that clients send, got {named!r}; define the "
+            "class above the strategy, and name it without quotes"
+        ]
+    )
 
 
 def _no_evaluation(server_round: int, arrays: ArrayRecord) -> None:

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import (
 )
 
 from fedwaggle.errors import ConfigError, NodesError, RunError
-from fedwaggle.runs import Request, Run, open_run
+from fedwaggle.runs import Request, Run, open_folder
 from fedwaggle.runs.reading import read_events
 from fedwaggle.strategy import OutlierRule, RoundRules, Waggle
 
@@ -147,7 +147,7 @@ def test_a_model_that_grows_is_resumed_to_the_same_bytes(
         whole = run_rounds(run, make_grid(train, 3), 4)
     with pytest.raises(RuntimeError), Run.create(tmp_path / "b", request=Request()) as run:
         run_rounds(run, make_grid(train, 3), 4, fail_in=3)
-    with open_run(tmp_path / "b", request=Request(), resume="latest") as run:
+    with open_folder(tmp_path / "b", request=Request(), resume="latest") as run:
         resumed = run_rounds(run, other_ids(make_grid(train, 3)), 4)
     assert resumed["0"].data == whole["0"].data
     assert len(names_in(whole)) == {Bagging: 12, Cyclic: 4}[strategy_class]
@@ -337,7 +337,7 @@ def test_a_fixed_model_is_still_not_gone_on_with_as_another(make_grid, tmp_path)
     with Run.create(tmp_path, request=Request()) as run:
         Plain(run=run, fraction_evaluate=0.0).start(make_grid(train, 2), w(0.0), 1)
     with (
-        open_run(tmp_path, request=Request(), resume="latest") as run,
+        open_folder(tmp_path, request=Request(), resume="latest") as run,
         pytest.raises(RunError, match="another model"),
     ):
         Plain(run=run, fraction_evaluate=0.0).start(make_grid(train, 2), w(0.0, 0.0), 2)

@@ -50,7 +50,7 @@ class Keeps(Waggle[Facts], FedAvg):
 def updates_of(grid, run, budget):
     """Return the updates of a round within a budget of payload bytes."""
     rules = RoundRules(metadata_budget=budget)
-    strategy = Keeps(metadata=Facts, run=run, rules=rules, fraction_evaluate=0.0)
+    strategy = Keeps(run=run, rules=rules, fraction_evaluate=0.0)
     result = strategy.start(grid, ArrayRecord({"w": Array(np.zeros(1, np.float32))}), 1)
     assert result.train_metrics_clientapp[1]["sum"] == 0 + 1 + 2 + 3
     return strategy.updates

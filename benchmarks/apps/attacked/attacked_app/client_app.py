@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from attacked_app.attacks import ATTACKER, ATTACKS, FIRST_ROUND, LARGEST_COUNT
-from fedwaggle.data import Examples
+from fedwaggle.data import Examples, TensorExamples, load_examples
+from fedwaggle.data.loading import LoadData
 from fedwaggle.identity import answer_identity
 from my_federated_project import client_app as honest
 
@@ -67,16 +69,15 @@ def claim(reply: Message) -> None:
         reply.content.metric_records["metrics"]["num-examples"] = LARGEST_COUNT
 
 
-def _fewer(config: object, context: Context, split: str) -> Examples:
+def _fewer(load_data: LoadData, split: str, context: Context) -> Examples:
     """Return a client's examples, of training 100 times as many for the last as for the first."""
-    examples = _all_examples(config, context, split)  # type: ignore[arg-type]
+    examples = load_examples(load_data, split, context)
     if split != "train":
         return examples
     share = 100 ** (int(context.node_config["partition-id"]) / 9 - 1)
-    kept = slice(0, max(1, round(share * len(examples))))
-    return Examples(examples.images[kept], examples.labels[kept], examples.num_classes)
+    kept = torch.arange(max(1, round(share * len(examples))))
+    return TensorExamples(*examples.take(kept))
 
 
-_all_examples = honest.local_examples
 if os.environ.get("SIZES"):
-    honest.local_examples = _fewer  # type: ignore[assignment]
+    honest.load_examples = _fewer

@@ -12,21 +12,25 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedMedian, FedTrimmedAvg, Krum
+from torch import nn
 
+from fedwaggle.config import RunConfig
+from fedwaggle.runs import Run
 from fedwaggle.strategy import Waggle
 from my_federated_project import server_app as quickstart
 from my_federated_project.strategy import CustomFedAdagrad
+from my_federated_project.task import TrainProcessMetadata
 
 
-class Median(Waggle, FedMedian):  # type: ignore[type-arg]
+class Median(Waggle[TrainProcessMetadata], FedMedian):
     """The median of the weights."""
 
 
-class TrimmedMean(Waggle, FedTrimmedAvg):  # type: ignore[type-arg]
+class TrimmedMean(Waggle[TrainProcessMetadata], FedTrimmedAvg):
     """The mean without the largest and the smallest fifth."""
 
 
-class OneOf(Waggle, Krum):  # type: ignore[type-arg]
+class OneOf(Waggle[TrainProcessMetadata], Krum):
     """The update that is closest to the others."""
 
 
@@ -51,12 +55,14 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _maker(cls: type[Waggle], options: dict[str, Any]) -> Any:  # noqa: ANN401  # stands in for a class
-    def make(**parameters: Any) -> Waggle:  # noqa: ANN401
-        for fedadagrad_only in ("eta", "tau"):
-            del parameters[fedadagrad_only]
-        return cls(**parameters, **options)
+    """Return what makes a strategy of a config as ``CustomFedAdagrad.of`` does."""
 
-    return make
+    class Maker:
+        @staticmethod
+        def of(config: RunConfig, run: Run, model: nn.Module, **fedadagrad_only: float) -> Waggle:
+            return cls.of(config, run, model, **options)
+
+    return Maker
 
 
 def _without_test_set() -> None:
@@ -70,4 +76,3 @@ def _without_test_set() -> None:
         return result
 
     CustomFedAdagrad.start = blind  # type: ignore[method-assign]
-    CustomFedAdagrad.on_round_end = lambda self, summary: None  # type: ignore[method-assign]

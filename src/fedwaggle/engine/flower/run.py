@@ -31,6 +31,7 @@ __all__ = ["run"]
 ConfigValue = bool | int | float | str
 
 _LOG_TAIL_LINES = 30
+_LEAVE_OUT = shutil.ignore_patterns("outputs", "wandb", "__pycache__", ".*")
 
 
 def run(
@@ -54,7 +55,7 @@ def run(
         Absolute folder for the folders of runs: the environment's ``WAGGLE_OUTPUTS`` of the
         app. What an app writes under a relative name is moved there at the end.
     config : Mapping[str, ConfigValue] | None
-        Overrides of the app's run config.
+        The run config. Keys that the app's pyproject.toml lacks are added to a copy of the app.
     options : EngineOptions
         Nodes, cores and GPUs; and whether to keep the log from the standard output (``quiet``): a
         failure still shows its end.
@@ -64,14 +65,13 @@ def run(
     Raises
     ------
     ConfigError
-        If the app's pyproject.toml is one that Flower would rewrite.
+        If the app's pyproject.toml cannot be read.
     EngineError
         If Flower refuses the app, or if the run does not end well; with the reason.
     KeyboardInterrupt, SystemExit
         On those signals, when everything has ended.
     """
     app = app.resolve()
-    _refuse_federations(app)
     with _private_home(outputs, notify) as home, _signals_as_exit(), SuperLink(home) as link:
         try:
             _run_on(link, home, app, config or {}, options)
@@ -89,6 +89,7 @@ def _run_on(
 ) -> None:
     overrides = home.path / "run-config.toml"
     overrides.write_bytes(tomli_w.dumps(dict(config)).encode())
+    app = _as_flower_takes_it(app, config, home.path / "app" / app.name)
     run_id = link.submit(app, options.federation(), overrides)
     if options.quiet:
         with (home.path / "run.log").open("w+", encoding="utf-8", errors="replace") as log:
@@ -102,20 +103,28 @@ def _run_on(
         raise EngineError("\n".join([*tail, f"run {run_id} is {status.status}: {reason}"]))
 
 
-def _refuse_federations(app: Path) -> None:
-    """Refuse what makes ``flwr run`` rewrite the user's file and change the user's default."""
+def _as_flower_takes_it(app: Path, config: Mapping[str, ConfigValue], copy: Path) -> Path:
+    """Return an app's folder, or a copy of it where ``flwr run`` would refuse or change it.
+
+    ``flwr run`` takes only those keys of a run config that the app's pyproject.toml has. And a
+    section ``[tool.flwr.federations]`` makes it rewrite the user's file and the user's default.
+    """
     path = app / "pyproject.toml"
     try:
-        flower = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("flwr", {})
+        pyproject = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError([f"{path}: expected the pyproject.toml of an app ({error})"]) from error
-    if "federations" in flower:
-        raise ConfigError(
-            [
-                f"{path}: `flwr run` would rewrite this file because of its section "
-                "[tool.flwr.federations]; remove the section and say --nodes instead"
-            ]
-        )
+    flower = pyproject.get("tool", {}).get("flwr", {})
+    defaults = flower.get("app", {}).get("config", {})
+    # A key with a point is one of a nested table, and those must be in the file anyway.
+    added = {key: value for key, value in config.items() if "." not in key and key not in defaults}
+    if not added and "federations" not in flower:
+        return app
+    shutil.copytree(app, copy, ignore=_LEAVE_OUT)
+    flower.pop("federations", None)
+    flower["app"] = {**flower.get("app", {}), "config": {**added, **defaults}}
+    (copy / "pyproject.toml").write_bytes(tomli_w.dumps(pyproject).encode())
+    return copy
 
 
 @contextmanager

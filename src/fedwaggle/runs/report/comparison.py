@@ -13,20 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedwaggle.numbers import is_ordinary
+from fedwaggle.numbers import is_ordinary, number_text, value_text
 from fedwaggle.runs.events import RunFinished
 from fedwaggle.runs.report.charts.figure import SERIES
 from fedwaggle.runs.report.charts.models import BestValue
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.summary import status
 from fedwaggle.runs.report.tables import TableCell, TableColumn, TableOf, TableRow
-from fedwaggle.runs.report.words import (
-    bytes_text,
-    number_text,
-    seconds_text,
-    title_text,
-    value_text,
-)
+from fedwaggle.runs.report.words import bytes_text, seconds_text, title_text
 from fedwaggle.text import printable
 
 __all__ = ["ComparedRun", "Group", "comparison_tables", "grouped"]

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedwaggle.numbers import value_text
 from fedwaggle.runs.events import RunFailed, RunFinished
 from fedwaggle.runs.record import config_of, status_of
 from fedwaggle.runs.report.charts.models import best_value, families
 from fedwaggle.runs.report.story import RunStory, State
-from fedwaggle.runs.report.words import bytes_text, seconds_text, value_text
+from fedwaggle.runs.report.words import bytes_text, seconds_text
 from fedwaggle.runs.request import Request
 from fedwaggle.text import printable
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedwaggle.numbers import as_float
+from fedwaggle.numbers import as_float, number_text
 from fedwaggle.runs.events import CheckpointFailed, ClientUpdated
 from fedwaggle.runs.report.charts.cells import ClientFacts
 from fedwaggle.runs.report.story import MOST_KEPT, RunStory
-from fedwaggle.runs.report.words import number_text, seconds_text
+from fedwaggle.runs.report.words import seconds_text
 from fedwaggle.text import printable
 
 __all__ = ["TableCell", "TableColumn", "TableOf", "TableRow", "tables"]

@@ -6,16 +6,15 @@ import html
 import math
 import re
 
+from fedwaggle.numbers import number_text
 from fedwaggle.text import printable
 
 __all__ = [
     "bytes_text",
     "natural_key",
-    "number_text",
     "plotly_text",
     "seconds_text",
     "title_text",
-    "value_text",
 ]
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
@@ -60,34 +59,6 @@ def seconds_text(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
-
-
-def number_text(value: float, *, digits: int = 4) -> str:
-    """Return a number at a few significant digits.
-
-    Examples
-    --------
-    >>> number_text(0.88731), number_text(6000), number_text(float("nan"))
-    ('0.8873', '6,000', 'NaN')
-    """
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("∞" if value > 0 else "-∞")
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.{digits}g}"
-
-
-def value_text(metric: str, value: float) -> str:
-    """Return the value of a metric; an accuracy between 0 and 1 reads as a percentage.
-
-    Examples
-    --------
-    >>> value_text("accuracy", 0.8873), value_text("loss", 0.31234)
-    ('88.73 %', '0.3123')
-    """
-    if "acc" in metric.lower() and 0 <= value <= 1:
-        return f"{100 * value:.2f} %"
-    return number_text(value)
 
 
 def plotly_text(text: str, limit: int = 60) -> str:

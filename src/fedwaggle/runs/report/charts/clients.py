@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fedwaggle.numbers import is_ordinary
+from fedwaggle.numbers import is_ordinary, number_text
 from fedwaggle.runs.report.charts.cells import ClientFacts, slow_rows, training_seconds
 from fedwaggle.runs.report.charts.fields import DrawnFields, history_figures
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, Trace, band, layout, rounded
 from fedwaggle.runs.report.charts.spreads import by_round, named_points
 from fedwaggle.runs.report.stats import Spread
 from fedwaggle.runs.report.story import RunStory, State
-from fedwaggle.runs.report.words import number_text
 from fedwaggle.text import printable
 
 __all__ = ["STATES", "client_figures"]

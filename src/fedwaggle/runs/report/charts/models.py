@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from fedwaggle.numbers import as_float
+from fedwaggle.numbers import as_float, number_text, value_text
 from fedwaggle.runs.events import MetricValue, RoundFinished
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.story import RunStory
-from fedwaggle.runs.report.words import number_text, plotly_text, title_text, value_text
+from fedwaggle.runs.report.words import plotly_text, title_text
 
 __all__ = ["BestValue", "Family", "best_value", "families", "model_figures", "rate_steps"]
 

@@ -16,15 +16,25 @@ import numpy as np
 from datasets import Dataset
 from flwr_datasets.partitioner import (
     DirichletPartitioner,
+    ExponentialPartitioner,
+    InnerDirichletPartitioner,
+    LinearPartitioner,
     Partitioner,
     PathologicalPartitioner,
     ShardPartitioner,
+    SquarePartitioner,
 )
 from numpy.typing import NDArray
 
-from fedwaggle.data.partition_spec import PartitionSpec
+from fedwaggle.data.partitioning.spec import PartitionSpec
 
 __all__ = ["deal"]
+
+_BY_SIZE = {
+    "linear": LinearPartitioner,
+    "square": SquarePartitioner,
+    "exponential": ExponentialPartitioner,
+}
 
 
 def deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
@@ -33,9 +43,9 @@ def deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
     Parameters
     ----------
     labels : ndarray
-        (N,) one label for each row.
+        (N,) what each row is divided by.
     spec : PartitionSpec
-        How to divide: ``dirichlet``, ``shards`` or ``classes``.
+        How to divide: any partitioner but ``iid`` and ``natural-id``.
 
     Returns
     -------
@@ -63,6 +73,11 @@ def deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
 def _flower_partitioner(spec: PartitionSpec, num_rows: int) -> Partitioner:
     """Return the partitioner of flwr-datasets that a spec names, by a column ``label``."""
     n, per_client = spec.num_partitions, spec.classes_per_client
+    if spec.partitioner in _BY_SIZE:
+        return _BY_SIZE[spec.partitioner](n)
+    if spec.partitioner == "inner-dirichlet":
+        sizes = [len(part) for part in np.array_split(np.arange(num_rows), n)]
+        return InnerDirichletPartitioner(sizes, "label", alpha=float(spec.alpha), seed=spec.seed)
     if spec.partitioner == "dirichlet":
         return DirichletPartitioner(
             n, "label", alpha=float(spec.alpha), min_partition_size=1, seed=spec.seed

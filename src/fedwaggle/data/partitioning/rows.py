@@ -1,8 +1,9 @@
 """Partitions: which rows of a split belong to which client.
 
 Rows are shuffled by the seed, then one of flwr-datasets' partitioners deals them out by their
-labels. (``iid`` alone is done here: what ``IidPartitioner`` does is one call of NumPy, and
-importing flwr-datasets takes two seconds.) A division that is impossible, or that would leave
+labels. (``iid`` is done here: what ``IidPartitioner`` does is one call of NumPy, and importing
+flwr-datasets takes two seconds. So is ``natural-id``, whose partitions have the order of the ids
+here, not that of the shuffled rows.) A division that is impossible, or that would leave
 rows out, is refused with the reason. So every row is in exactly one partition, and no partition
 is empty. The result depends on the labels and the spec alone: each node computes it and gets the
 same.
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedwaggle.data.partition_spec import PartitionSpec
+from fedwaggle.data.partitioning.spec import PartitionSpec
 from fedwaggle.errors import DatasetError
 
 __all__ = ["partition_rows"]
@@ -31,7 +32,7 @@ def partition_rows(labels: NDArray[Any], spec: PartitionSpec) -> tuple[NDArray[n
     Parameters
     ----------
     labels : ndarray
-        (N,) one label for each row.
+        (N,) what each row is divided by: its label, or its value in ``partition-by``.
     spec : PartitionSpec
         How to divide.
 
@@ -56,7 +57,9 @@ def _deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
     """Return the rows of each client in the shuffled order."""
     if spec.partitioner == "iid":
         return np.array_split(np.arange(len(labels)), spec.num_partitions)
-    from fedwaggle.data.dealing import deal
+    if spec.partitioner == "natural-id":
+        return [np.flatnonzero(labels == owner) for owner in np.unique(labels)]
+    from fedwaggle.data.partitioning.dealing import deal
 
     try:
         return deal(labels, spec)
@@ -68,7 +71,11 @@ def _check_possible(labels: NDArray[Any], spec: PartitionSpec) -> None:
     """Raise for what is impossible by the numbers alone."""
     if spec.num_partitions > len(labels):
         raise _impossible(spec, f"there are only {len(labels)} examples")
-    if spec.partitioner == "classes":
+    if spec.partitioner == "natural-id" and (ids := len(np.unique(labels))) != spec.num_partitions:
+        raise _impossible(
+            spec, f"column {spec.partition_by!r} holds {ids} ids, and each is a client"
+        )
+    if spec.partitioner in ("classes", "pathological"):
         held, num_classes = spec.classes_per_client, len(np.unique(labels))
         if held > num_classes:
             raise _impossible(spec, f"there are only {num_classes} classes")
@@ -95,18 +102,27 @@ def _check_covered(
 
 
 def _impossible(spec: PartitionSpec, reason: str) -> DatasetError:
+    classes = (
+        "use at least as many clients as classes, or another classes-per-client, or "
+        "partitioner 'shards', which gives away all examples with any number of clients"
+    )
     fixes = {
-        "iid": "use fewer clients",
         "dirichlet": "use fewer clients, or a larger alpha",
-        "shards": "use fewer clients",
-        "classes": "use at least as many clients as classes, or another classes-per-client, or "
-        "partitioner 'shards', which gives away all examples with any number of clients",
+        "inner-dirichlet": "use fewer clients, or a larger alpha",
+        "classes": classes,
+        "pathological": classes,
+        "natural-id": "start as many nodes as there are ids",
     }
+    with_alpha = f" with alpha {spec.alpha}"
+    with_classes = f" with {spec.classes_per_client} classes each"
     details = {
-        "dirichlet": f" with alpha {spec.alpha}",
-        "classes": f" with {spec.classes_per_client} classes each",
+        "dirichlet": with_alpha,
+        "inner-dirichlet": with_alpha,
+        "classes": with_classes,
+        "pathological": with_classes,
     }
     return DatasetError(
         f"partitioner {spec.partitioner!r} cannot make {spec.num_partitions} partitions"
-        f"{details.get(spec.partitioner, '')}: {reason}; {fixes[spec.partitioner]}"
+        f"{details.get(spec.partitioner, '')}: {reason}; "
+        f"{fixes.get(spec.partitioner, 'use fewer clients')}"
     )

@@ -13,8 +13,8 @@ from datasets import Dataset
 from flwr_datasets.partitioner import Partitioner
 from numpy.typing import NDArray
 
-from fedwaggle.data.partition_spec import PartitionSpec, check_partition_id
-from fedwaggle.data.partitions import partition_rows
+from fedwaggle.data.partitioning.rows import partition_rows
+from fedwaggle.data.partitioning.spec import PartitionSpec, check_partition_id
 from fedwaggle.errors import DatasetError
 
 __all__ = ["make_partitioner"]
@@ -34,7 +34,7 @@ def make_partitioner(
     Parameters
     ----------
     name : str
-        ``"iid"``, ``"dirichlet"``, ``"shards"`` or ``"classes"``.
+        One of ``fedwaggle.config.PARTITIONERS``.
     num_partitions, alpha, classes_per_client, seed : int, float, int, int
         See :class:`PartitionSpec`.
     partition_by : str (default: "label")
@@ -65,6 +65,7 @@ def make_partitioner(
         alpha=alpha,
         classes_per_client=classes_per_client,
         seed=seed,
+        partition_by=partition_by,
     )
     return _SpecPartitioner(spec, partition_by)
 

@@ -6,11 +6,13 @@ import math
 import reprlib
 from dataclasses import dataclass
 
+from fedwaggle.config import PARTITIONERS, RunConfig
 from fedwaggle.errors import ConfigError
 
-__all__ = ["PARTITIONERS", "PartitionSpec", "check_partition_id"]
+__all__ = ["BY_SIZE", "PARTITIONERS", "PartitionSpec", "check_partition_id"]
 
-PARTITIONERS = ("iid", "dirichlet", "shards", "classes")
+BY_SIZE = ("iid", "linear", "square", "exponential")
+"""Partitioners that read nothing of an example: the sizes of the partitions are their rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +26,13 @@ class PartitionSpec:
     num_partitions : int
         How many clients share the split; at least 1.
     alpha : float
-        For ``dirichlet``: how even a class is spread, above 0. Small means uneven.
+        For ``dirichlet`` and ``inner-dirichlet``: how even a class is spread, above 0. Small
+        means uneven.
     classes_per_client : int
-        For ``classes``: how many classes each client holds. For ``shards``: how many shards.
+        For ``classes``, which is also called ``pathological``: how many classes each client
+        holds. For ``shards``: how many shards.
+    partition_by : str
+        The column that the split is divided by; empty for the labels. ``natural-id`` needs one.
     seed : int
         Decides who gets what; at least 0.
 
@@ -41,6 +47,25 @@ class PartitionSpec:
     alpha: float
     classes_per_client: int
     seed: int
+    partition_by: str = ""
+
+    @classmethod
+    def of(cls, config: RunConfig, num_partitions: int) -> PartitionSpec:
+        """Return what a run config asks for.
+
+        Raises
+        ------
+        ConfigError
+            As the class does.
+        """
+        return cls(
+            partitioner=config.partitioner,
+            num_partitions=num_partitions,
+            alpha=config.alpha,
+            classes_per_client=config.classes_per_client,
+            seed=config.seed,
+            partition_by=config.partition_by,
+        )
 
     def __post_init__(self) -> None:
         expected = {
@@ -52,6 +77,10 @@ class PartitionSpec:
                 _is_int(self.classes_per_client, at_least=1),
             ),
             "seed": ("a whole number from 0", _is_int(self.seed, at_least=0)),
+            "partition_by": (
+                "the column that identifies a client, as natural-id needs it",
+                bool(self.partition_by) or self.partitioner != "natural-id",
+            ),
         }
         mistakes = [
             f"{field.replace('_', '-')}: expected {what}, got {reprlib.repr(getattr(self, field))}"

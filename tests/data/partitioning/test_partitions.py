@@ -12,19 +12,23 @@ from datasets import Dataset
 from flwr_datasets.partitioner import (
     DirichletPartitioner,
     IidPartitioner,
+    InnerDirichletPartitioner,
+    LinearPartitioner,
     Partitioner,
     PathologicalPartitioner,
     ShardPartitioner,
+    SquarePartitioner,
 )
 from numpy.typing import NDArray
 
 from fedwaggle.data import make_partitioner
-from fedwaggle.data.partition_spec import PARTITIONERS, PartitionSpec
-from fedwaggle.data.partitions import partition_rows
+from fedwaggle.data.partitioning.rows import partition_rows
+from fedwaggle.data.partitioning.spec import PARTITIONERS, PartitionSpec
 from fedwaggle.errors import ConfigError, DatasetError
 
 LABELS = np.repeat(np.arange(10), 60)  # (600,) 60 of each of ten classes
 Rows = tuple[NDArray[np.int64], ...]
+BY_LABEL = ("iid", "dirichlet", "inner-dirichlet", "shards", "classes", "pathological")
 
 
 def divide(
@@ -42,11 +46,12 @@ def divide(
         alpha=alpha,
         classes_per_client=classes,
         seed=seed,
+        partition_by="owner" if name == "natural-id" else "",
     )
     return partition_rows(labels, spec)
 
 
-@pytest.mark.parametrize("name", PARTITIONERS)
+@pytest.mark.parametrize("name", BY_LABEL)
 @pytest.mark.parametrize("num_partitions", [1, 7, 10, 50])
 def test_every_row_has_exactly_one_owner(name: str, num_partitions: int) -> None:
     """No partition is empty, and together they are all 600 rows once."""
@@ -56,7 +61,7 @@ def test_every_row_has_exactly_one_owner(name: str, num_partitions: int) -> None
     assert sorted(np.concatenate(parts)) == list(range(600))
 
 
-@pytest.mark.parametrize("name", PARTITIONERS)
+@pytest.mark.parametrize("name", sorted(set(PARTITIONERS) - {"exponential", "natural-id"}))
 def test_the_seed_decides_and_nothing_else(name: str) -> None:
     """Seed 1 twice gives the same rows in the same order, seed 2 others; NumPy's own seed: none."""
     np.random.seed(3)
@@ -71,9 +76,9 @@ def test_the_seed_decides_and_nothing_else(name: str) -> None:
 def test_every_node_finds_the_same() -> None:
     """A process of its own, with another hash seed, comes to the same rows."""
     code = (
-        "import numpy as np; from fedwaggle.data.partitions import *\n"
-        "from fedwaggle.data.partition_spec import *\n"
-        "for name in PARTITIONERS:\n"
+        "import numpy as np; from fedwaggle.data.partitioning.rows import *\n"
+        "from fedwaggle.data.partitioning.spec import *\n"
+        "for name in PARTITIONERS[:-2]:\n"
         "  spec = PartitionSpec(partitioner=name, num_partitions=10, alpha=0.5,"
         " classes_per_client=2, seed=0)\n"
         "  parts = partition_rows(np.repeat(np.arange(10), 60), spec)\n"
@@ -83,7 +88,7 @@ def test_every_node_finds_the_same() -> None:
     run = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
-    here = [str([part.tolist() for part in divide(name, 10)]) for name in PARTITIONERS]
+    here = [str([part.tolist() for part in divide(name, 10)]) for name in PARTITIONERS[:-2]]
     assert run.stdout.splitlines() == here
 
 
@@ -91,6 +96,9 @@ def test_every_node_finds_the_same() -> None:
     ("name", "theirs"),
     [
         ("iid", IidPartitioner(7)),
+        ("linear", LinearPartitioner(7)),
+        ("square", SquarePartitioner(7)),
+        ("inner-dirichlet", InnerDirichletPartitioner([86] * 5 + [85] * 2, "label", 0.5, seed=3)),
         ("dirichlet", DirichletPartitioner(7, "label", alpha=0.5, min_partition_size=1, seed=3)),
         (
             "shards",  # 600 rows in 34 shards of 18, the last of which has 6
@@ -114,6 +122,24 @@ def test_the_rows_are_those_of_flwr_datasets(name: str, theirs: Partitioner) -> 
     theirs.dataset = Dataset.from_dict({"row": order, "label": LABELS[order]})
     for part, rows in enumerate(divide(name, 7, classes=5, seed=3)):
         assert theirs.load_partition(part)["row"][:] == rows.tolist()
+
+
+def test_each_natural_id_is_a_client_in_the_order_of_the_ids() -> None:
+    """Ten ids with 60 rows each; client 3 has the rows of the fourth id."""
+    parts = divide("natural-id", 10)
+    assert [set(LABELS[part]) for part in parts] == [{owner} for owner in range(10)]
+
+
+def test_linear_gives_each_client_more_than_the_one_before() -> None:
+    """600 rows for 5 clients: 1 to 5 fifteenths."""
+    assert [len(part) for part in divide("linear", 5)] == [40, 80, 120, 160, 200]
+
+
+def test_natural_id_needs_the_column_of_the_ids() -> None:
+    with pytest.raises(ConfigError, match="partition-by: expected the column that identifies"):
+        PartitionSpec(
+            partitioner="natural-id", num_partitions=2, alpha=1, classes_per_client=1, seed=0
+        )
 
 
 def test_iid_parts_differ_by_one_row_at_most() -> None:
@@ -148,7 +174,9 @@ def test_shards_gives_each_client_its_number_of_shards() -> None:
 @pytest.mark.parametrize(
     ("name", "num_partitions", "classes", "said"),
     [
-        *((name, 601, 2, "there are only 600 examples") for name in PARTITIONERS),
+        *((name, 601, 2, "there are only 600 examples") for name in BY_LABEL),
+        ("exponential", 10, 2, "flwr-datasets found no way .*; use fewer clients"),
+        ("natural-id", 9, 2, "column 'owner' holds 10 ids, and each is a client"),
         ("classes", 10, 11, "there are only 10 classes"),
         ("classes", 4, 2, "together they hold at most 8 of the 10 classes"),
     ],

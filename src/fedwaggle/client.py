@@ -1,0 +1,149 @@
+"""What a client app reads from the server's message, and what it replies.
+
+``answer_identity`` and ``load_examples`` are the other two calls of a client app; see
+``quickstart/my_federated_project/client_app.py`` for all of them in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fedwaggle.config import shared_config
+from fedwaggle.errors import ConfigError
+from fedwaggle.metadata import pack
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, Context, Message
+    from torch import Tensor, nn
+
+    N = TypeVar("N", bound=nn.Module)
+
+__all__ = ["Instructions", "load_arrays", "read_instructions", "reply"]
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """What the server asks of a client in one round.
+
+    Attributes
+    ----------
+    server_round : int
+        The round, from 1.
+    seed : int
+        Decides every random choice of this client in this round.
+    lr : float
+        The learning rate of this round; 0 in a message that is not about training.
+    """
+
+    server_round: int
+    seed: int
+    lr: float = 0.0
+
+
+def read_instructions(msg: Message, key: str = "config") -> Instructions:
+    """Read the instructions in a message of a Waggle strategy.
+
+    Parameters
+    ----------
+    msg : Message
+        A message to train or to evaluate.
+    key : str (default: "config")
+        Where its ConfigRecord lies.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such record, or a value in it is missing or of a wrong type.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as Box
+    >>> sent = {"server-round": 3, "seed": 7, "lr": 0.01}
+    >>> read_instructions(Box(content=Box(config_records={"config": sent})))
+    Instructions(server_round=3, seed=7, lr=0.01)
+    """
+    sent = dict(msg.content.config_records.get(key, {}))
+    server_round, seed, lr = sent.get("server-round"), sent.get("seed"), sent.get("lr", 0.0)
+    if isinstance(server_round, int) and isinstance(seed, int) and isinstance(lr, int | float):
+        return Instructions(server_round, seed, float(lr))
+    raise ConfigError(
+        [
+            f"{key}: expected server-round, seed and lr as numbers, got {sent!r:.200}; "
+            "the strategy must be one with the Waggle mixin"
+        ]
+    )
+
+
+def load_arrays(model: N, msg: Message) -> N:
+    """Load the weights that the server sent into a model, and return the model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model whose ``state_dict`` has the names and shapes of the global model; it is changed.
+    msg : Message
+        A message to train or to evaluate.
+    """
+    model.load_state_dict(msg.content.array_records["arrays"].to_torch_state_dict())
+    return model
+
+
+def reply(
+    msg: Message,
+    context: Context,
+    *,
+    metrics: Mapping[str, float],
+    num_examples: int,
+    arrays: Mapping[str, Tensor] | ArrayRecord | None = None,
+    metadata: object = None,
+) -> Message:
+    """Make the reply to a message of a Waggle strategy.
+
+    Parameters
+    ----------
+    msg, context : Message, Context
+        What the client app was called with.
+    metrics : Mapping[str, float]
+        Numbers that the server averages, weighted by ``num_examples``.
+    num_examples : int
+        On how many examples this client trained or evaluated.
+    arrays : Mapping[str, Tensor] | ArrayRecord | None (default: None)
+        The weights after training, such as ``model.state_dict()``; None after an evaluation.
+    metadata : object (default: None)
+        An instance of the contract's dataclass, sent as
+        :func:`fedwaggle.metadata.pack` encodes it, with the codec and the largest size of the run
+        config; None sends none.
+
+    Raises
+    ------
+    MetadataError, ConfigError
+        If the metadata cannot be sent, as :func:`fedwaggle.metadata.pack` raises them.
+    """
+    from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+    content = RecordDict()
+    if arrays is not None:
+        content["arrays"] = (
+            arrays
+            if isinstance(arrays, ArrayRecord)
+            else ArrayRecord({name: tensor.cpu() for name, tensor in arrays.items()})
+        )
+    numbers = {name: _as_number(value) for name, value in metrics.items()}
+    content["metrics"] = MetricRecord({**numbers, "num-examples": num_examples})
+    if metadata is not None:
+        config = shared_config(context.run_config)
+        content["metadata"] = pack(
+            metadata,
+            context,
+            codec=config.metadata_codec,
+            max_bytes=config.max_metadata_bytes,
+        )
+    return Message(content=content, reply_to=msg)
+
+
+def _as_number(value: Any) -> int | float:  # noqa: ANN401  # a scalar of Python, NumPy or torch
+    """Return a number as MetricRecord takes it: it refuses scalars of NumPy and torch, and bool."""
+    number = value.item() if hasattr(value, "item") else value
+    return int(number) if isinstance(number, bool) else number

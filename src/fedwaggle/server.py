@@ -1,0 +1,113 @@
+"""What a server app calls beside its strategy: the folder of its run, and the first model."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from fedwaggle.config import RunConfig
+from fedwaggle.data import fingerprint
+from fedwaggle.errors import ConfigError
+from fedwaggle.runs import Request, Run, open_folder, outputs_root
+from fedwaggle.runs.request import code_hash, installed_versions, source_hashes
+from fedwaggle.seeds import derive_seed, seed_everything
+from fedwaggle.strategy import engine_name
+from fedwaggle.trackers import open_trackers
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
+    from fedwaggle.data import Examples
+
+__all__ = ["initial_model", "open_run"]
+
+logger = logging.getLogger("flwr.fedwaggle.server")  # below Flower's, so that its log shows it
+
+M = TypeVar("M")
+
+
+def open_run(
+    config: RunConfig,
+    context: Context,
+    grid: Grid,
+    *,
+    package: str | None = None,
+    test_set: Examples | None = None,
+) -> Run:
+    """Open the folder of a new run, or of the one that the config resumes, and its trackers.
+
+    Parameters
+    ----------
+    config : RunConfig
+        ``outputs``, ``run-name``, ``resume``, ``fork``, ``tracker`` and ``seed`` are read.
+    context : Context
+        The server's context; its run config is recorded.
+    grid : Grid
+        The server's grid; the record names its engine.
+    package : str | None (default: None)
+        The app's package, ``__package__``: the hashes of its files are recorded, and a run that
+        is resumed with other code warns. None records none.
+    test_set : Examples | None (default: None)
+        The data that the server tests on; a run is not resumed with other data. None records none.
+
+    Returns
+    -------
+    Run
+        A context manager: an exception that leaves the block is recorded as the run's end.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be made, or the run that is to be resumed is not there, is being
+        written, or was asked something else; see :func:`fedwaggle.runs.open_folder`.
+    """
+    folder = _folder_of(package)
+    request = Request(
+        config=dict(context.run_config),
+        seed=config.seed,
+        engine=engine_name(grid),
+        versions=installed_versions(),
+        code=code_hash(folder) if folder else "",
+        sources=source_hashes(folder) if folder else {},
+        dataset=fingerprint(test_set) if test_set is not None else "",
+    )
+    run = open_folder(
+        outputs_root(config.outputs),
+        name=config.run_name,
+        request=request,
+        resume=config.resume,
+        fork=config.fork,
+    )
+    logger.info("run folder: %s", run.path)
+    run.attach(open_trackers(config.trackers, run.path, project=config.wandb_project))
+    return run
+
+
+def initial_model(make_model: Callable[[], M], seed: int) -> M:
+    """Make the model of round 0; its weights are drawn by the seed.
+
+    Parameters
+    ----------
+    make_model : Callable[[], Module]
+        Makes the model.
+    seed : int
+        The seed of the run.
+    """
+    seed_everything(derive_seed(seed, "initial weights"))
+    return make_model()
+
+
+def _folder_of(package: str | None) -> Path | None:
+    """Return the folder of a package that has been imported."""
+    if not package:
+        return None
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None:
+        raise ConfigError(
+            [f"package: expected the app's package, as __package__ holds it, got {package!r}"]
+        )
+    return Path(file).parent
