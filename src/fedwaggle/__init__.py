@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     )
     from fedwaggle.seeds import derive_seed, seed_everything
     from fedwaggle.server import initial_model, open_run
+    from fedwaggle.simulation.federate import federate
+    from fedwaggle.simulation.result import SimulationResult
+    from fedwaggle.simulation.simulate import run, simulate
     from fedwaggle.strategy import (
         ClientUpdate,
         Decision,
@@ -86,6 +89,7 @@ __all__ = [
     "RunError",
     "RunRecord",
     "Schedule",
+    "SimulationResult",
     "StopWhenConverged",
     "TensorExamples",
     "TrackerError",
@@ -98,6 +102,7 @@ __all__ = [
     "cosine",
     "derive_seed",
     "exponential",
+    "federate",
     "fingerprint",
     "has_converged",
     "initial_model",
@@ -113,9 +118,11 @@ __all__ = [
     "read_config",
     "read_instructions",
     "reply",
+    "run",
     "schedule_of",
     "schema_of",
     "seed_everything",
+    "simulate",
     "step_decay",
     "to_examples",
     "trainable_names",
@@ -144,6 +151,7 @@ _HOMES = {
     "RunError": "errors",
     "RunRecord": "runs",
     "Schedule": "schedules",
+    "SimulationResult": "simulation.result",
     "StopWhenConverged": "strategy",
     "TensorExamples": "data",
     "TrackerError": "errors",
@@ -156,6 +164,7 @@ _HOMES = {
     "cosine": "schedules",
     "derive_seed": "seeds",
     "exponential": "schedules",
+    "federate": "simulation.federate",
     "fingerprint": "data",
     "has_converged": "convergence",
     "initial_model": "server",
@@ -171,9 +180,11 @@ _HOMES = {
     "read_config": "config",
     "read_instructions": "client",
     "reply": "client",
+    "run": "simulation.simulate",
     "schedule_of": "schedules",
     "schema_of": "metadata",
     "seed_everything": "seeds",
+    "simulate": "simulation.simulate",
     "step_decay": "schedules",
     "to_examples": "data",
     "trainable_names": "strategy",

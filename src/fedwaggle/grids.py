@@ -1,7 +1,7 @@
 """What a grid may offer beyond Flower's ``Grid``: the contract of engines and strategies.
 
 Flower's own grids offer none of it, and a strategy works without. The local engine's grid offers
-all three.
+all of it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flwr.app import Message
     from flwr.serverapp import Grid
 
-__all__ = ["SIMULATED", "SIMULATION", "NamedGrid", "StatefulGrid", "WakingGrid", "engine_name"]
+__all__ = [
+    "SIMULATED",
+    "SIMULATION",
+    "NamedGrid",
+    "RecordedGrid",
+    "StatefulGrid",
+    "WakingGrid",
+    "engine_name",
+]
 
 SIMULATION = "flower-simulation"
 SIMULATED = {SIMULATION, "local"}
@@ -27,6 +37,13 @@ class NamedGrid(Protocol):
     """A grid that names its engine."""
 
     engine_name: str
+
+
+@runtime_checkable
+class RecordedGrid(Protocol):
+    """A grid that is told where the record of the run is, for who started it."""
+
+    run_path: Path | None
 
 
 @runtime_checkable

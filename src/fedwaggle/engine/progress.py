@@ -6,6 +6,7 @@ It goes to standard error, with Flower's log; what clients print goes where they
 from __future__ import annotations
 
 import errno
+import html
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from fedwaggle.engine.tally import RoundTally, accuracy_of, round_of
+from fedwaggle.engine.tally import RoundTally, round_of
 from fedwaggle.engine.tracebacks import SeenTracebacks, unpacked
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class Progress:
         self.tally.done[kind] = self.tally.done.get(kind, 0) + 1
         if reply.has_error():
             self.tally.errors += 1
-        elif kind == "evaluate" and (accuracy := accuracy_of(reply.content)) is not None:
-            self.tally.accuracies.append(accuracy)
+        elif kind == "evaluate":
+            self.tally.add_evaluation(reply.content)
 
     def round_ended(self) -> None:
         """Say how the round went that was followed until now."""
@@ -135,6 +136,62 @@ class QuietProgress(Progress):
             handler.setLevel(level)
 
 
+class NotebookProgress(Progress):
+    """Shows one line in a notebook, which is updated; and of Flower's log, warnings."""
+
+    def __init__(self, num_rounds: int | None, *, verbose: bool) -> None:
+        super().__init__(num_rounds, verbose=verbose)
+        from IPython.display import display
+
+        self._log = QuietProgress(verbose=verbose)
+        self._shown = display(  # type: ignore[no-untyped-call]
+            _as_html("starting"), raw=True, display_id=True
+        )
+        self._drawn = 0.0
+
+    def attach_logs(self) -> None:
+        """Let warnings and errors through, and what else there is if it was asked for."""
+        super().attach_logs()
+        if not self.verbose:
+            self._log.attach_logs()
+
+    def pushed(self, message: Message) -> None:
+        """Count a message."""
+        super().pushed(message)
+        self._draw(at_once=False)
+
+    def replied(self, message: Message, reply: Message) -> None:
+        """Count an answer."""
+        super().replied(message, reply)
+        self._draw(at_once=False)
+
+    def round_ended(self) -> None:
+        """Nothing to say: the line has shown it."""
+
+    def close(self) -> None:
+        """Show how the last round ended, and give Flower's log its levels back."""
+        self._draw(at_once=True)
+        self._log.close()
+
+    def _draw(self, *, at_once: bool) -> None:
+        now = time.monotonic()
+        if not at_once and now - self._drawn < _REFRESH_SECONDS:
+            return
+        self._drawn = now
+        self._shown.update(_as_html(self.tally.line(self.num_rounds, now)), raw=True)
+
+
+def _as_html(line: str) -> dict[str, str]:
+    return {"text/plain": line, "text/html": f"<pre>{html.escape(line)}</pre>"}
+
+
+def _is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
 class BarProgress(Progress):
     """Draws two bars: the rounds, and the clients that are done in this one.
 
@@ -149,8 +206,8 @@ class BarProgress(Progress):
     def __init__(self, bars: RichProgress, num_rounds: int | None, *, verbose: bool) -> None:
         super().__init__(num_rounds, verbose=verbose)
         self._bars = bars
-        self._rounds = bars.add_task("rounds", total=num_rounds, accuracy="")
-        self._clients = bars.add_task("clients", total=None, accuracy="")
+        self._rounds = bars.add_task("rounds", total=num_rounds, metric="")
+        self._clients = bars.add_task("clients", total=None, metric="")
         self._drawn = 0.0
         self._streams: dict[logging.StreamHandler[Any], Any] = {}
 
@@ -193,7 +250,7 @@ class BarProgress(Progress):
             description=kind,
             total=self.tally.sent.get(kind, 0),
             completed=self.tally.done.get(kind, 0),
-            accuracy=f"clients' accuracy {self.tally.accuracy}" if self.tally.accuracies else "",
+            metric=self.tally.clients_metric,
         )
         self._bars.refresh()
 
@@ -207,6 +264,8 @@ def open_progress(config: Mapping[str, Any], quiet: bool, verbose: bool) -> Iter
         stack.callback(_give_up_closed_terminals)
         if quiet:
             progress: Progress = QuietProgress(verbose=verbose)
+        elif _is_notebook():
+            progress = NotebookProgress(num_rounds, verbose=verbose)
         elif _is_terminal(sys.stderr):
             progress = BarProgress(stack.enter_context(_bars()), num_rounds, verbose=verbose)
         else:
@@ -262,7 +321,7 @@ def _bars() -> RichProgress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[accuracy]}"),
+        TextColumn("{task.fields[metric]}"),
         console=Console(file=cast("TextIO", _Terminal(sys.stderr))),
         auto_refresh=False,  # it is drawn when something happens
         redirect_stdout=_is_terminal(sys.stdout),  # else it goes to its file or program

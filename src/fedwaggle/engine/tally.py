@@ -2,7 +2,8 @@
 
 The engine does not know what a round is: the ServerApp is any program. Flower's strategies
 write ``server-round`` into the config that they send, and from it the messages of a round are
-told apart. Accuracy is whatever metric of an evaluation has "acc" in its name.
+told apart. Of the metrics that clients report of an evaluation, one is shown: the first that is
+neither a loss nor a count, or else the first loss.
 """
 
 from __future__ import annotations
@@ -11,10 +12,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fedwaggle.numbers import value_text
+from fedwaggle.text import printable
+
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-__all__ = ["RoundTally", "accuracy_of", "round_of"]
+__all__ = ["RoundTally", "round_of"]
+
+_COUNTS = ("num-examples", "num_examples")
+_LARGEST = 1e6
+_LONGEST_NAME = 40  # characters
 
 
 @dataclass
@@ -29,8 +37,10 @@ class RoundTally:
         Messages that were sent and that were answered, by kind: train, evaluate, query.
     errors : int
         How many of the answers were errors.
-    accuracies : list[float]
-        What the clients' evaluations said.
+    metric : str
+        Name of the metric that is shown of the clients' evaluations.
+    values : list[float]
+        Its values so far.
     began : float
         When the first message was sent, on the monotonic clock (s).
     """
@@ -39,7 +49,8 @@ class RoundTally:
     sent: dict[str, int] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
     errors: int = 0
-    accuracies: list[float] = field(default_factory=list)
+    metric: str = ""
+    values: list[float] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     def line(self, num_rounds: int | None, now: float) -> str:
@@ -47,25 +58,35 @@ class RoundTally:
 
         Examples
         --------
-        >>> tally = RoundTally(2, {"train": 5}, {"train": 5}, 1, [0.5, 0.7], began=0.0)
+        >>> tally = RoundTally(2, {"train": 5}, {"train": 5}, 1, "mae", [0.5, 0.7], began=0.0)
         >>> tally.line(3, now=1.25)
-        "round 2/3  train 5/5  errors 1  clients' accuracy 0.600  1.2 s"
+        "round 2/3  train 5/5  errors 1  clients' mae 0.6  1.2 s"
         """
         of = f"/{num_rounds}" if num_rounds else ""
         kinds = [f"{kind} {self.done.get(kind, 0)}/{n}" for kind, n in self.sent.items()]
         parts = [f"round {self.number}{of}", *kinds]
         if self.errors:
             parts.append(f"errors {self.errors}")
-        if self.accuracies:
-            parts.append(f"clients' accuracy {self.accuracy}")
+        if self.values:
+            parts.append(self.clients_metric)
         return "  ".join([*parts, f"{now - self.began:.1f} s"])
 
     @property
-    def accuracy(self) -> str:
-        """The mean of the accuracies so far, or nothing."""
-        if not self.accuracies:
+    def clients_metric(self) -> str:
+        """The mean of the clients' metric so far, with its name; or nothing."""
+        if not self.values:
             return ""
-        return f"{sum(self.accuracies) / len(self.accuracies):.3f}"
+        mean = sum(self.values) / len(self.values)
+        return f"clients' {self.metric} {value_text(self.metric, mean)}"
+
+    def add_evaluation(self, content: RecordDict) -> None:
+        """Count the metric of one client's evaluation."""
+        for name, value in _candidates(content):
+            if not self.metric:
+                self.metric = printable(name, _LONGEST_NAME)
+            if printable(name, _LONGEST_NAME) == self.metric:
+                self.values.append(value)
+                return
 
 
 def round_of(content: RecordDict) -> int | None:
@@ -77,11 +98,13 @@ def round_of(content: RecordDict) -> int | None:
     return None
 
 
-def accuracy_of(content: RecordDict) -> float | None:
-    """Return the first metric that has an accuracy's name, and is from 0 to 100."""
-    for record in content.values():
-        for name, value in record.items():
-            # What a client says: it may be any number, and one that says too much says nothing.
-            if isinstance(value, int | float) and "acc" in name.lower() and 0 <= value <= 100:
-                return float(value)
-    return None
+def _candidates(content: RecordDict) -> list[tuple[str, float]]:
+    """Return the metrics of a reply that may be shown, the best one first."""
+    found = [
+        (name, float(value))
+        for record in content.metric_records.values()
+        for name, value in record.items()
+        # What a client says: it may be any number, and one that says too much says nothing.
+        if isinstance(value, int | float) and name not in _COUNTS and abs(value) <= _LARGEST
+    ]
+    return sorted(found, key=lambda metric: "loss" in metric[0].lower())

@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import Result
 
 from fedwaggle.config import RunConfig
 from fedwaggle.errors import ConfigError
+from fedwaggle.grids import RecordedGrid
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, Codec, schema_of
 from fedwaggle.runs import Run
 from fedwaggle.schedules import Schedule, schedule_of
@@ -252,6 +253,8 @@ class Waggle(Hooks[M]):
         check_trainable(self, initial_arrays, self.trainable)
         if self.run is not None:
             self.run.claim()
+            if isinstance(grid, RecordedGrid):
+                grid.run_path = self.run.path
         form = form_of(self, fixed_model=self.fixed_model)
         check_initial(
             initial_arrays, form=form, trainable=self.trainable, is_saved=self.run is not None

@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -18,7 +19,7 @@ from flwr.serverapp import Grid
 from fedwaggle.engine.flwr_private import FlowerRun, NodeInfo
 from fedwaggle.engine.local.in_flight import Observer, Traffic
 from fedwaggle.engine.local.pool import MOST_OUTCOMES, Pool
-from fedwaggle.grids import NamedGrid, StatefulGrid, WakingGrid
+from fedwaggle.grids import NamedGrid, RecordedGrid, StatefulGrid, WakingGrid
 
 __all__ = ["FIRST_NODE_ID", "LocalGrid"]
 
@@ -26,7 +27,7 @@ FIRST_NODE_ID = 1_000  # of partition 0; the others follow
 _LONGEST_LOOK_SECONDS = 60.0  # then the clock, and what other threads pushed, are looked at anew
 
 
-class LocalGrid(Grid, NamedGrid, WakingGrid, StatefulGrid):
+class LocalGrid(Grid, NamedGrid, RecordedGrid, WakingGrid, StatefulGrid):
     """A grid of nodes that live in the worker processes of this machine.
 
     Parameters
@@ -51,6 +52,7 @@ class LocalGrid(Grid, NamedGrid, WakingGrid, StatefulGrid):
         self._traffic = Traffic(pool, run_id, self._nodes, observer)
         self._changed = threading.Condition(threading.Lock())  # guards the traffic
         self._is_listened_to = False
+        self.run_path: Path | None = None
 
     @property
     def messages(self) -> int:

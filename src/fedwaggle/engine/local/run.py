@@ -35,6 +35,8 @@ from fedwaggle.engine.surroundings import (
 from fedwaggle.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
+    from flwr.serverapp import ServerApp
+
     from fedwaggle.engine.local.grid import LocalGrid
     from fedwaggle.engine.local.pool import Pool
     from fedwaggle.engine.progress import Progress
@@ -56,12 +58,15 @@ class EngineResult:
         Wall time, from the call of :func:`run` to its return.
     messages, errors : int
         Messages that were sent, and how many were answered by an error.
+    run_path : Path | None
+        The folder of the run's record, if the app keeps one.
     """
 
     value: Any
     seconds: float
     messages: int
     errors: int
+    run_path: Path | None = None
 
 
 def run(
@@ -156,8 +161,11 @@ def run(
     return replace(result, seconds=time.perf_counter() - began)
 
 
-def run_app(app: App, options: EngineOptions) -> EngineResult:
-    """Run an app that was read and checked; see :func:`run`."""
+def run_app(app: App, options: EngineOptions, server_app: ServerApp | None = None) -> EngineResult:
+    """Run an app that was read and checked; see :func:`run`.
+
+    A ``server_app`` that is there already takes the place of the one that the app names.
+    """
     began = time.perf_counter()
     if sys.platform != "linux":
         raise EngineError(
@@ -166,10 +174,11 @@ def run_app(app: App, options: EngineOptions) -> EngineResult:
     if not _one_run.acquire(blocking=False):
         raise EngineError("a run is going on in this process; wait for its end, or use another")
     try:
-        value, grid = _run(app, options)
+        value, grid = _run(app, options, server_app)
     finally:
         _one_run.release()
-    return EngineResult(value, time.perf_counter() - began, grid.messages, grid.errors)
+    seconds = time.perf_counter() - began
+    return EngineResult(value, seconds, grid.messages, grid.errors, grid.run_path)
 
 
 def _read(app: str | Path | App, config: Mapping[str, Any] | None, nodes: int) -> App:
@@ -181,7 +190,7 @@ def _read(app: str | Path | App, config: Mapping[str, Any] | None, nodes: int) -
     return app
 
 
-def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
+def _run(app: App, options: EngineOptions, server_app: ServerApp | None) -> tuple[Any, LocalGrid]:
     """Start the workers, import the ServerApp meanwhile, and call it."""
     run_id = secrets.randbits(63)
     with ExitStack() as stack:
@@ -202,7 +211,8 @@ def _run(app: App, options: EngineOptions) -> tuple[Any, LocalGrid]:
         stack.enter_context(flwr_private.task_identity(run_id, flwr_private.SERVER_NODE_ID))
         if options.seed is not None:
             stack.enter_context(RandomNumbers(options.seed)).seed_for(SERVER)
-        server_app = flwr_private.load_server_app(app.serverapp, str(app.path))
+        if server_app is None:
+            server_app = flwr_private.load_server_app(app.serverapp, str(app.path))
         stack.enter_context(fast_arrays())
         progress.attach_logs()
         pool = pool or _in_process(app, options, run_id, progress)

@@ -1,0 +1,92 @@
+"""``backend_config`` of Flower's ``run_simulation``, as options of the local engine.
+
+Reference: https://flower.ai/docs/framework/how-to-run-simulations.html
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedwaggle.errors import ConfigError
+
+__all__ = ["engine_options"]
+
+_TABLES = {
+    "client_resources": {"num_cpus", "num_gpus"},
+    "init_args": {"num_cpus", "num_gpus"},
+}
+_ABOUT_RAY = {"actor", "ignore_reinit_error", "include_dashboard", "log_to_driver", "logging_level"}
+
+
+def engine_options(backend_config: Mapping[str, Any]) -> dict[str, int]:
+    """Return ``workers``, ``gpus`` and ``clients_per_gpu``, as far as they are asked for.
+
+    Parameters
+    ----------
+    backend_config : Mapping[str, Any]
+        ``client_resources`` with ``num_cpus`` and ``num_gpus`` of one client, and ``init_args``
+        with what there is of both. Keys that only configure Ray are passed over.
+
+    Raises
+    ------
+    ConfigError
+        If a key is not known, or a number cannot be met. Every mistake is in it.
+
+    Examples
+    --------
+    >>> engine_options({"client_resources": {"num_cpus": 2}, "init_args": {"num_cpus": 8}})
+    {'workers': 4}
+    >>> engine_options({"client_resources": {"num_gpus": 0.25}, "init_args": {"num_gpus": 2}})
+    {'gpus': 2, 'clients_per_gpu': 4}
+    """
+    if mistakes := _mistakes(backend_config):
+        raise ConfigError(mistakes)
+    client = backend_config.get("client_resources", {})
+    there = backend_config.get("init_args", {})
+    options: dict[str, int] = {}
+    if client.get("num_cpus") or there.get("num_cpus"):
+        cores = there.get("num_cpus") or len(os.sched_getaffinity(0))
+        options["workers"] = max(1, int(cores / (client.get("num_cpus") or 1)))
+    if share := client.get("num_gpus"):
+        options["gpus"] = int(there.get("num_gpus") or _gpus_here())
+        options["clients_per_gpu"] = int(1 / share)
+    elif share == 0:
+        options["gpus"] = 0
+    return options
+
+
+def _mistakes(backend_config: Mapping[str, Any]) -> list[str]:
+    mistakes = []
+    for table, values in backend_config.items():
+        if table in _ABOUT_RAY:
+            continue
+        if table not in _TABLES or not isinstance(values, Mapping):
+            mistakes.append(
+                f"backend_config: expected the tables {' and '.join(_TABLES)}, got {table!r}; "
+                "remove it, since the local engine has nothing like it"
+            )
+            continue
+        for key, value in values.items():
+            if key in _ABOUT_RAY:
+                continue
+            most = 1 if (table, key) == ("client_resources", "num_gpus") else float("inf")
+            if key not in _TABLES[table]:
+                mistakes.append(
+                    f"backend_config.{table}: expected num_cpus and num_gpus, got {key!r}; remove "
+                    "it, since the local engine has nothing like it"
+                )
+            elif isinstance(value, bool) or not isinstance(value, int | float):
+                mistakes.append(f"backend_config.{table}.{key}: expected a number, got {value!r}")
+            elif not 0 <= value <= most:
+                mistakes.append(
+                    f"backend_config.{table}.{key}: expected a number from 0"
+                    f"{' to 1' if most == 1 else ''}, got {value}; change it"
+                )
+    return mistakes
+
+
+def _gpus_here() -> int:
+    return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
