@@ -93,6 +93,7 @@ def run(case: Case) -> dict[str, Any]:
         settings = {
             **SPREADS[case.spread],
             "seed": case.seed,
+            "batch-size": 32,
             "outputs": folder,
             "outlier-share": 0.0 if case.defence == "none" else 0.1,
         }

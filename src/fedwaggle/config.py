@@ -181,7 +181,7 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0, description="Decides every random choice of the run.")
     # -- training on a client
     local_epochs: int = Field(default=5, ge=1, description="Passes over a client's data.")
-    batch_size: int = Field(default=32, ge=1, description="Examples a step.")
+    batch_size: int = Field(default=16, ge=1, description="Examples a step.")
     lr: float = Field(default=0.01, gt=0, description="Learning rate of the first rounds.")
     convergence_window: int = Field(
         default=2, ge=1, description="Epochs that are compared with the epochs before."

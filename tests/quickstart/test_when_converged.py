@@ -29,12 +29,18 @@ def converged_clients(run_folder: Path) -> dict[int, set[str]]:
 
 
 def test_a_flat_loss_before_learning_starts_is_no_plateau(tmp_path: Path) -> None:
-    """Rounds 1 to 4 of the quickstart: the loss stays at 2.3, stays, falls, and has halved.
+    """Rounds 1 to 4 in batches of 32: the loss stays at 2.3, stays, falls, and has halved.
 
     With a tolerance of 1 any change counts as none, so that the fall alone decides. No round of
     its own is a fall by half; the first loss, of an earlier round, is kept on the node.
     """
-    settings = {**ASKED, "num-server-rounds": 4, "convergence-tolerance": 1, "fraction-evaluate": 0}
+    settings = {
+        **ASKED,
+        "num-server-rounds": 4,
+        "batch-size": 32,
+        "convergence-tolerance": 1,
+        "fraction-evaluate": 0,
+    }
     folder = run(tmp_path, settings=settings, nodes=10)
     assert list(accuracies(folder)) == [0, 1, 2, 3, 4]
     converged = converged_clients(folder)
