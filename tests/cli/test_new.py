@@ -41,7 +41,9 @@ def test_what_a_run_leaves_is_not_copied(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("my_federated_project/task.py", "outputs/r/best.pth", "wandb/x.json", ".env"):
         (template / name).parent.mkdir(parents=True, exist_ok=True)
         (template / name).write_text("")
-    monkeypatch.setattr("fedwaggle.cli.new._template", lambda: template)
+    monkeypatch.setattr("fedwaggle.cli.new._folder", lambda name: template)
+    monkeypatch.setattr("fedwaggle.cli.new._lay_over", lambda draft, name: None)
+    monkeypatch.setattr("fedwaggle.cli.new._refuse_unknown_template", lambda name: None)
     project = create_project("garden", tmp_path)
     assert sorted(path.name for path in project.rglob("*")) == ["garden", "task.py"]
 
