@@ -67,7 +67,7 @@ def test_settings_may_be_written_as_for_flwr_run(waggle, tiny: str) -> None:
 
 @pytest.mark.parametrize("line", ["lr = 0.5", "lr= 0.5", "nonsense", "a=1 b", "a='b'c", "a=[1, 2]"])
 def test_what_flower_would_pass_over_in_a_run_config_is_refused(line: str) -> None:
-    with pytest.raises(ConfigError, match=r"--run-config .*: expected KEY=VALUE .* -c \"lr=0\.5 "):
+    with pytest.raises(ConfigError, match=r"--run-config .*: expected KEY=VALUE .* \"lr=0\.5 "):
         parse_run_config(["b=2", line], {"a": 0, "b": 0, "lr": 1.0})
 
 

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 
 import fedwaggle
 from fedwaggle import ConfigError, simulate
-from fedwaggle.simulation.backend import engine_options
+from fedwaggle.engine.resources import engine_options
 
 QUICKSTART = Path(__file__).parents[2] / "quickstart"
 

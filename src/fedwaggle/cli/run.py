@@ -48,7 +48,35 @@ def run(
     ] = None,
     nodes: Annotated[
         int | None,
-        typer.Option(min=1, help="Simulated nodes: 10, or as many as the run that goes on has."),
+        typer.Option(
+            min=1,
+            help="Simulated nodes; left out, as many as the run that is resumed has, or the app's "
+            "own num-supernodes, or 10.",
+        ),
+    ] = None,
+    node_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--node-config",
+            metavar="PAIRS",
+            help="'KEY=VALUE ...' for the node config of every node (local engine).",
+        ),
+    ] = None,
+    federation_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--federation-config",
+            metavar="PAIRS",
+            help="Nodes and resources as `flwr run` takes them: 'num-supernodes=20 "
+            "client-resources-num-cpus=2'. --nodes, --workers and --gpus count before it.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Make random numbers repeatable that the app itself does not seed (local "
+            "engine). The key `seed` of the app's config is another one.",
+        ),
     ] = None,
     engine: Annotated[
         Literal["local", "flower"],
@@ -65,7 +93,9 @@ def run(
     gpus: Annotated[
         int | None, typer.Option(min=0, help="GPUs for the clients to share; 0 hides them.")
     ] = None,
-    clients_per_gpu: Annotated[int, typer.Option(min=1, help="Clients at a time on a GPU.")] = 1,
+    clients_per_gpu: Annotated[
+        int | None, typer.Option(min=1, help="Clients at a time on a GPU: 1.")
+    ] = None,
     client_timeout: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="How long a client may take (local engine)."),
@@ -95,6 +125,7 @@ def run(
     from fedwaggle.engine.checks import check_both, refuse_mistakes
     from fedwaggle.engine.local.run import run_app
     from fedwaggle.engine.options import EngineOptions
+    from fedwaggle.engine.resources import federation_options
     from fedwaggle.runs import outputs_root
 
     if verbose:
@@ -103,17 +134,26 @@ def run(
     overrides = parse_run_config(run_config or [], defaults)
     overrides |= parse_settings(settings or [], defaults)
     is_new = resume is None and not fork
+    own = read_app(app).federation if is_new else {}
+    asked_federation = parse_pairs("--federation-config", federation_config or [])
+    resources, ignored = federation_options({**own, **asked_federation})
+    if ignored:
+        typer.echo(f"not respected of the federation config: {', '.join(ignored)}", err=True)
+    own_nodes = resources.pop("nodes", None)
+    nodes = nodes or own_nodes
     known_nodes = nodes or _NODES if is_new else nodes
+    given = {"workers": workers, "gpus": gpus, "clients_per_gpu": clients_per_gpu}
+    resources |= {key: value for key, value in given.items() if value is not None}
     options, asked = check_both(
         lambda: EngineOptions(
             nodes=known_nodes or _NODES,
-            workers=workers,
             client_timeout=client_timeout,
-            gpus=gpus,
-            clients_per_gpu=clients_per_gpu,
             isolate=isolate,
+            seed=seed,
+            node_config=parse_pairs("--node-config", node_config or []),
             quiet=quiet,
             verbose=verbose,
+            **resources,
         ),
         lambda: read_app(app, overrides, nodes=known_nodes),
     )
@@ -169,20 +209,57 @@ def parse_run_config(lines: Sequence[str], defaults: Mapping[str, ConfigValue]) 
     files = [line for line in lines if _is_file(line)]
     if files and len(lines) == 1:
         return _read_toml(Path(files[0]).expanduser())
+    if files:
+        raise ConfigError(
+            [
+                f"--run-config {name}: expected a TOML file to be the only --run-config; "
+                "write what else you set as --set KEY=VALUE"
+                for name in files
+            ]
+        )
+    return parse_pairs("--run-config", lines, defaults, "the path of a .toml file")
+
+
+def parse_pairs(
+    option: str,
+    lines: Sequence[str],
+    defaults: Mapping[str, ConfigValue] | None = None,
+    alternative: str = "",
+) -> dict[str, ConfigValue]:
+    """Read ``'KEY=VALUE KEY=VALUE'`` as ``flwr run`` takes it.
+
+    Parameters
+    ----------
+    option : str
+        The option that the lines stood after, for errors.
+    lines : Sequence[str]
+        The lines.
+    defaults : Mapping[str, ConfigValue] | None
+        As for :func:`parse_settings`.
+    alternative : str
+        What else a line could be, for errors.
+
+    Raises
+    ------
+    ConfigError
+        If a part of a line is no pair.
+
+    Examples
+    --------
+    >>> parse_pairs("--node-config", ["data-path=/data site='north'"])
+    {'data-path': '/data', 'site': 'north'}
+    """
     mistakes = [
-        f"--run-config {name}: expected a TOML file to be the only --run-config; "
-        "write what else you set as --set KEY=VALUE"
-        for name in files
+        f"{option} {rest}: expected KEY=VALUE pairs without spaces around ="
+        f"{', or ' if alternative else ''}{alternative}; write \"lr=0.5 note='two words'\", for "
+        "example"
+        for line in lines
+        if (rest := " ".join(_PAIR.sub(" ", line).split()))
     ]
-    for line in lines:
-        if line not in files and (rest := " ".join(_PAIR.sub(" ", line).split())):
-            mistakes.append(
-                f"--run-config {rest}: expected KEY=VALUE pairs without spaces around =, or the "
-                "path of a .toml file; write -c \"lr=0.5 note='two words'\", for example"
-            )
     if mistakes:
         raise ConfigError(mistakes)
-    return parse_settings([pair for line in lines for pair in _PAIR.findall(line)], defaults)
+    pairs = [pair for line in lines for pair in _PAIR.findall(line)]
+    return parse_settings(pairs, defaults or {})
 
 
 def _is_file(line: str) -> bool:
@@ -251,6 +328,8 @@ def _refuse_local_options(options: EngineOptions) -> None:
     given = {
         "--client-timeout": options.client_timeout is not None,
         "--isolate": options.isolate,
+        "--seed": options.seed is not None,
+        "--node-config": bool(options.node_config),
         "--workers 0": options.workers == 0,
     }
     mistakes = [

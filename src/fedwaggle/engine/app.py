@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
 
 from fedwaggle.config import default_values
-from fedwaggle.engine.checks import ConfigValue, mistakes_before_start, reads_run_config
+from fedwaggle.engine.checks import (
+    ConfigValue,
+    import_folder,
+    mistakes_before_start,
+    reads_run_config,
+)
 from fedwaggle.errors import ConfigError
 
 __all__ = ["App", "ConfigValue", "read_app", "read_defaults"]
@@ -41,6 +46,8 @@ class App:
     config : Mapping[str, bool | int | float | str]
         The run config: the folder's defaults with the overrides in their place. Nested tables
         are flattened with dots.
+    federation : Mapping[str, Any]
+        The federation config that stands in the folder, such as ``num-supernodes``.
     """
 
     path: Path
@@ -50,6 +57,12 @@ class App:
     serverapp: str
     clientapp: str
     config: Mapping[str, ConfigValue]
+    federation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def import_path(self) -> Path:
+        """Where its modules are imported from: the folder, or ``src`` in it for a src layout."""
+        return import_folder(self.path, self.serverapp)
 
     @property
     def fab_id(self) -> str:
@@ -131,7 +144,15 @@ def read_app(
         serverapp=components["serverapp"],
         clientapp=components["clientapp"],
         config=config,
+        federation=_federation(_table(pyproject, "tool", "flwr", "federations")),
     )
+
+
+def _federation(federations: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the default federation, with the keys that ``flwr run`` takes."""
+    options = _table(federations, str(federations.get("default", "")), "options")
+    flat = _leaves(options, "")
+    return {key.removeprefix("backend.").replace(".", "-"): value for key, value in flat}
 
 
 def _known_defaults(folder: Path, app_table: Mapping[str, Any]) -> dict[str, ConfigValue]:

@@ -18,6 +18,7 @@ from fedwaggle.errors import ConfigError
 __all__ = [
     "ConfigValue",
     "check_both",
+    "import_folder",
     "mistakes_before_start",
     "reads_run_config",
     "refuse_mistakes",
@@ -91,9 +92,27 @@ def reads_run_config(folder: Path, serverapp: str) -> bool:
     )
 
 
+def import_folder(folder: Path, reference: str) -> Path:
+    """Return where an app's modules are imported from: its folder, or ``src`` in it.
+
+    Parameters
+    ----------
+    folder : Path
+        The app's folder.
+    reference : str
+        Where one of its apps is: ``module:attribute``.
+    """
+    name = reference.partition(":")[0].partition(".")[0]
+    for place in (folder, folder / "src"):
+        if name and ((place / name).is_dir() or (place / f"{name}.py").is_file()):
+            return place
+    return folder
+
+
 def _sources(folder: Path, serverapp: str) -> Iterator[str]:
     """Yield the text of the files of the package that holds an app's ServerApp."""
     name = serverapp.partition(":")[0].partition(".")[0]
+    folder = import_folder(folder, serverapp)
     files = [folder / f"{name}.py", *(folder / name).rglob("*.py")]
     for file in files:
         if file.is_file():

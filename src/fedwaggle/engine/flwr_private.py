@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from flwr.app import (
@@ -34,6 +35,8 @@ from flwr.serverapp.server_app import LoadServerAppError
 from flwr.supercore.object_ref import load_app
 from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedwaggle.errors import EngineError
 
 __all__ = [
     "CLIENT_APP_CRASHED",
@@ -88,6 +91,14 @@ METADATA_FIELDS = (
     "_dst_task_id",
 )
 
+_DISTRIBUTIONS = {  # of packages whose name on the index is another one
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+
 _IDENTITY_FIELDS = ("_task_id", "_run_id", "_node_id")
 _SYSTEM_MESSAGE_TYPE = "system"
 
@@ -141,9 +152,30 @@ def task_identity(run_id: int, node_id: int) -> Iterator[None]:
             setattr(TaskIdentity, field, value)
 
 
+def _load(reference: str, error_type: type[Exception], folder: str) -> object:
+    """Import an object as Flower does; a package that is not there is named, with the remedy.
+
+    Raises
+    ------
+    EngineError
+        If the app imports a package that is not installed.
+    """
+    try:
+        return load_app(reference, error_type, folder)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or find_spec(package) is not None:
+            raise  # a module of the app, or of a package that is there
+        install = _DISTRIBUTIONS.get(package, package)
+        raise EngineError(
+            f"{reference}: the app imports {package!r}, which is not installed; "
+            f"pip install {install}"
+        ) from error
+
+
 def load_client_app(reference: str, folder: str) -> ClientApp:
     """Import a ClientApp as Flower does: the folder goes first on ``sys.path``."""
-    app = load_app(reference, LoadClientAppError, folder)
+    app = _load(reference, LoadClientAppError, folder)
     if not isinstance(app, ClientApp):
         raise LoadClientAppError(f"{reference}: expected a ClientApp, got {type(app).__name__}")
     return app
@@ -151,7 +183,7 @@ def load_client_app(reference: str, folder: str) -> ClientApp:
 
 def load_server_app(reference: str, folder: str) -> ServerApp:
     """Import a ServerApp as Flower does: the folder goes first on ``sys.path``."""
-    app = load_app(reference, LoadServerAppError, folder)
+    app = _load(reference, LoadServerAppError, folder)
     if not isinstance(app, ServerApp):
         raise LoadServerAppError(f"{reference}: expected a ServerApp, got {type(app).__name__}")
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedwaggle.errors import ConfigError
@@ -32,6 +32,7 @@ class EngineOptions:
     clients_per_gpu: int = 1
     isolate: bool = False
     seed: int | None = None
+    node_config: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     quiet: bool = False
     verbose: bool = False
 

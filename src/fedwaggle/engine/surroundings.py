@@ -27,7 +27,7 @@ def importing(app: App) -> Iterator[None]:
     """
     path_before = list(sys.path)
     own = {reference.partition(":")[0].partition(".")[0] for reference in app.references}
-    own |= {file.stem for file in app.path.glob("*.py")} - sys.stdlib_module_names
+    own |= {file.stem for file in app.import_path.glob("*.py")} - sys.stdlib_module_names
     aside = {
         name: module
         for name, module in list(sys.modules.items())

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fedwaggle.engine import run as run_on_engine
 from fedwaggle.engine.local.run import EngineResult, run_app
 from fedwaggle.engine.options import EngineOptions
+from fedwaggle.engine.resources import engine_options
 from fedwaggle.errors import ConfigError
-from fedwaggle.simulation.backend import engine_options
 from fedwaggle.simulation.objects import app_of_objects
 from fedwaggle.simulation.result import SimulationResult
 

@@ -57,6 +57,8 @@ class Client:
         Flower's number of the run.
     num_nodes : int
         How many nodes there are.
+    node_config : Mapping[str, ConfigValue]
+        What every node has in its config, beside its number.
     run_config : Mapping[str, ConfigValue]
         The merged run config.
     show : Callable[[int, str], None]
@@ -66,6 +68,7 @@ class Client:
     app: ClientApp
     run_id: int
     num_nodes: int
+    node_config: Mapping[str, ConfigValue]
     run_config: Mapping[str, ConfigValue]
     show: Callable[[int, str], None]
 
@@ -87,6 +90,7 @@ class Client:
             If the app asks for the end of its process.
         """
         node_config: dict[str, ConfigValue] = {
+            **self.node_config,
             "partition-id": partition,
             "num-partitions": self.num_nodes,
         }

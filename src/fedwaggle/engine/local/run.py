@@ -80,6 +80,7 @@ def run(
     clients_per_gpu: int = 1,
     isolate: bool = False,
     seed: int | None = None,
+    node_config: Mapping[str, bool | int | float | str] | None = None,
     quiet: bool = False,
     verbose: bool = False,
 ) -> EngineResult:
@@ -119,6 +120,8 @@ def run(
         not seed differs from run to run and from worker to worker. What it seeds at import, each
         worker begins with, and goes on with from message to message; so which numbers a client
         draws then depends on the worker that it comes to.
+    node_config : Mapping[str, bool | int | float | str] | None
+        What every node has in ``context.node_config``, beside its partition.
     quiet, verbose : bool
         Show no progress and no log below a warning; say also what happens to workers.
 
@@ -152,6 +155,7 @@ def run(
             clients_per_gpu=clients_per_gpu,
             isolate=isolate,
             seed=seed,
+            node_config=node_config or {},
             quiet=quiet,
             verbose=verbose,
         ),
@@ -212,7 +216,7 @@ def _run(app: App, options: EngineOptions, server_app: ServerApp | None) -> tupl
         if options.seed is not None:
             stack.enter_context(RandomNumbers(options.seed)).seed_for(SERVER)
         if server_app is None:
-            server_app = flwr_private.load_server_app(app.serverapp, str(app.path))
+            server_app = flwr_private.load_server_app(app.serverapp, str(app.import_path))
         stack.enter_context(fast_arrays())
         progress.attach_logs()
         pool = pool or _in_process(app, options, run_id, progress)
@@ -256,8 +260,10 @@ def _in_process(app: App, options: EngineOptions, run_id: int, progress: Progres
         progress.client_line(f"[client {partition}] {trace}", is_error=True)
 
     return InProcessPool(
-        lambda: load_client_app(app.clientapp, str(app.path)),
-        lambda client_app: Client(client_app, run_id, options.nodes, app.config, show),
+        lambda: load_client_app(app.clientapp, str(app.import_path)),
+        lambda client_app: Client(
+            client_app, run_id, options.nodes, options.node_config, app.config, show
+        ),
         options.seed,
     )
 
@@ -282,10 +288,11 @@ def _private_flower() -> ModuleType:
 def _setup(app: App, options: EngineOptions, run_id: int) -> Setup:
     return Setup(
         sys_path=sys.path,
-        folder=str(app.path),
+        folder=str(app.import_path),
         clientapp=app.clientapp,
         run_id=run_id,
         num_nodes=options.nodes,
+        node_config=options.node_config,
         run_config=app.config,
         server_pid=os.getpid(),
         seed=options.seed,

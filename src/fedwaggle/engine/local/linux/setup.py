@@ -26,6 +26,8 @@ class Setup:
         Flower's number of the run.
     num_nodes : int
         How many nodes there are.
+    node_config : Mapping[str, Any]
+        What every node has in its config, beside its number.
     run_config : Mapping[str, Any]
         The merged run config.
     server_pid : int
@@ -51,6 +53,7 @@ class Setup:
     clientapp: str
     run_id: int
     num_nodes: int
+    node_config: Mapping[str, Any]
     run_config: Mapping[str, Any]
     server_pid: int
     seed: int | None

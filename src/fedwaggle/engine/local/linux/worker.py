@@ -71,7 +71,12 @@ class Worker:
     ) -> None:
         self._setup, self._board, self._slot = setup, board, slot
         self._client = Client(
-            app, setup.run_id, setup.num_nodes, setup.run_config, show=_print_error
+            app,
+            setup.run_id,
+            setup.num_nodes,
+            setup.node_config,
+            setup.run_config,
+            show=_print_error,
         )
         self._set_label = set_label
         self._random = None if setup.seed is None else RandomNumbers(setup.seed)

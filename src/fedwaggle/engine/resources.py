@@ -1,4 +1,6 @@
-"""``backend_config`` of Flower's ``run_simulation``, as options of the local engine.
+"""What Flower calls a simulation's resources, as options of the local engine.
+
+``run_simulation`` takes them as ``backend_config``, and ``flwr run`` as ``--federation-config``.
 
 Reference: https://flower.ai/docs/framework/how-to-run-simulations.html
 """
@@ -12,7 +14,7 @@ from typing import Any
 
 from fedwaggle.errors import ConfigError
 
-__all__ = ["engine_options"]
+__all__ = ["engine_options", "federation_options"]
 
 _TABLES = {
     "client_resources": {"num_cpus", "num_gpus"},
@@ -56,6 +58,43 @@ def engine_options(backend_config: Mapping[str, Any]) -> dict[str, int]:
     elif share == 0:
         options["gpus"] = 0
     return options
+
+
+def federation_options(federation_config: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """Return a federation config as options of the engine, and the keys that it does not respect.
+
+    Parameters
+    ----------
+    federation_config : Mapping[str, Any]
+        ``num-supernodes``, ``client-resources-num-cpus`` and the others that ``flwr run`` takes.
+
+    Raises
+    ------
+    ConfigError
+        If a number cannot be met. Every mistake is in it.
+
+    Examples
+    --------
+    >>> federation_options({"num-supernodes": 20, "client-resources-num-gpus": 0.5, "x": 1})
+    ({'nodes': 20, 'gpus': 1, 'clients_per_gpu': 2}, ['x'])
+    """
+    tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
+    options: dict[str, int] = {}
+    ignored, mistakes = [], []
+    for key, value in federation_config.items():
+        table, _, name = key.replace("-", "_").partition("_num_")
+        if key == "num-supernodes" and type(value) is int and value >= 1:
+            options["nodes"] = value
+        elif key == "num-supernodes":
+            mistakes.append(f"num-supernodes: expected a whole number from 1, got {value!r}")
+        elif table in _TABLES and f"num_{name}" in _TABLES[table]:
+            tables[table][f"num_{name}"] = value
+        else:
+            ignored.append(key)
+    mistakes += _mistakes(tables)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return {**options, **engine_options(tables)}, ignored
 
 
 def _mistakes(backend_config: Mapping[str, Any]) -> list[str]:
