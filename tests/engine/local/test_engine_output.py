@@ -210,8 +210,8 @@ def test_off_a_terminal_there_is_one_line_a_round(make_app, caplog) -> None:
         run(make_app(CLIENT, ROUNDS, config="num-server-rounds = 2"), nodes=2)
     lines = [r.getMessage() for r in caplog.records if r.name == "flwr.fedwaggle.engine"]
     assert [line.rsplit("  ", 1)[0] for line in lines] == [
-        "round 1/2  train 2/2  evaluate 2/2  clients' accuracy 0.500",
-        "round 2/2  train 2/2  evaluate 2/2  clients' accuracy 0.500",
+        "round 1/2  train 2/2  evaluate 2/2  clients' eval_acc 50.00 %",
+        "round 2/2  train 2/2  evaluate 2/2  clients' eval_acc 50.00 %",
     ]
 
 
