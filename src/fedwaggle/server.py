@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fedwaggle.config import RunConfig
 from fedwaggle.data import fingerprint
+from fedwaggle.data.loading import count_labels
 from fedwaggle.errors import ConfigError
 from fedwaggle.runs import Request, Run, open_folder, outputs_root
 from fedwaggle.runs.request import code_hash, installed_versions, source_hashes
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
     from fedwaggle.data import Examples
+    from fedwaggle.data.loading import LoadData
 
 __all__ = ["initial_model", "open_run"]
 
@@ -37,6 +40,7 @@ def open_run(
     *,
     package: str | None = None,
     test_set: Examples | None = None,
+    load_data: LoadData | None = None,
 ) -> Run:
     """Open the folder of a new run, or of the one that the config resumes, and its trackers.
 
@@ -53,6 +57,9 @@ def open_run(
         is resumed with other code warns. None records none.
     test_set : Examples | None (default: None)
         The data that the server tests on; a run is not resumed with other data. None records none.
+    load_data : Callable[[str, Context], Any] | None (default: None)
+        What :func:`fedwaggle.load_examples` calls. With it, a simulation records how many examples
+        of each class every client has, before training starts.
 
     Returns
     -------
@@ -83,6 +90,8 @@ def open_run(
         fork=config.fork,
     )
     logger.info("run folder: %s", run.path)
+    if load_data is not None:
+        run.count_examples = partial(count_labels, load_data, "train", context)
     run.attach(open_trackers(config.trackers, run.path, project=config.wandb_project))
     return run
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedwaggle.config import PARTITIONERS
 from fedwaggle.data import load, load_examples, load_images, to_examples
+from fedwaggle.data.loading import count_labels
 from fedwaggle.errors import ConfigError, DatasetError
 
 
@@ -115,6 +116,23 @@ def test_keys_of_an_app_of_its_own_are_no_mistake_and_bad_shared_keys_are() -> N
     assert len(load_examples(mini, "test", context(0, dropout=0.1))) == 100
     with pytest.raises(ConfigError, match="alpha: expected greater than 0"):
         load_examples(mini, "test", context(0, alpha=-1.0))
+
+
+def test_what_each_client_has_is_counted_as_it_is_given() -> None:
+    """Uneven classes; the counts are those of the shares, and of all 1,000 examples."""
+    keys = {"partitioner": "dirichlet", "alpha": 0.3}
+    counts = count_labels(mini, "test", context(**keys), 10)
+    given = [share.labels.bincount(minlength=10) for share in shares(**keys)]
+    assert counts == [
+        {str(label): int(count) for label, count in enumerate(each) if count} for each in given
+    ]
+    assert sum(sum(each.values()) for each in counts) == 1000
+
+
+def test_values_are_counted_without_classes() -> None:
+    assert count_labels(by_site, "train", context(partition_by="site"), 4) == [
+        {"examples": count} for count in (2, 2, 1, 1)
+    ]
 
 
 def by_site(split: str, context: Context) -> pd.DataFrame:

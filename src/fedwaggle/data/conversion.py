@@ -63,6 +63,13 @@ class Split:
             return self.examples
         return ItemExamples(self.examples.items, self.examples.rows[torch.from_numpy(rows)])
 
+    def classes(self) -> NDArray[np.int64] | None:
+        """Return the labels (N,) if they are classes and known without reading every item."""
+        if isinstance(self.examples, ItemExamples) and not hasattr(self.examples.items, "targets"):
+            return None
+        labels = self.labels()
+        return labels if labels.ndim == 1 and labels.dtype.kind == "i" else None
+
     def labels(self) -> NDArray[Any]:
         """Return the labels, (N, ...). Those of a torch ``Dataset`` may cost a pass over it."""
         if isinstance(self.examples, TensorExamples):

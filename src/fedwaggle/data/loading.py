@@ -27,7 +27,7 @@ from fedwaggle.errors import DatasetError
 if TYPE_CHECKING:
     from flwr.app import Context
 
-__all__ = ["LoadData", "load_examples"]
+__all__ = ["LoadData", "count_labels", "load_examples"]
 
 LoadData: TypeAlias = "Callable[[str, Context], Any]"
 
@@ -81,6 +81,38 @@ def load_examples(load_data: LoadData, split: str, context: Context) -> Examples
     spec = PartitionSpec.of(config, num_partitions)  # type: ignore[arg-type]  # it checks
     check_partition_id(partition_id, spec.num_partitions)  # type: ignore[arg-type]
     return _loaded(kept, config.partition_by).select(_rows(kept, spec)[partition_id])  # type: ignore[index]
+
+
+def count_labels(
+    load_data: LoadData, split: str, context: Context, num_partitions: int
+) -> list[dict[str, int]]:
+    """Count what each simulated node would be given, without giving it.
+
+    Parameters
+    ----------
+    load_data, split, context : Callable[[str, Context], Any], str, Context
+        As for :func:`load_examples`; the context may be the server's.
+    num_partitions : int
+        How many nodes share the split.
+
+    Returns
+    -------
+    list[dict[str, int]]
+        By partition id: the number of examples of each class. Where labels are no classes, such
+        as in a regression, the number of examples under ``"examples"``.
+
+    Raises
+    ------
+    ConfigError, DatasetError
+        As :func:`load_examples` does.
+    """
+    config = shared_config(context.run_config)
+    call, spec = _Call(load_data, split, context), PartitionSpec.of(config, num_partitions)
+    classes = _loaded(call, config.partition_by).classes()
+    if classes is None:
+        return [{"examples": len(rows)} for rows in _rows(call, spec)]
+    counts = [np.unique(classes[rows], return_counts=True) for rows in _rows(call, spec)]
+    return [{str(label): int(count) for label, count in zip(*each, strict=True)} for each in counts]
 
 
 class _Call:

@@ -92,6 +92,11 @@ class RunStarted(_Event):
         default={}, description="Versions of Python, of this library and of those below it."
     )
     sha256: str = Field(default="", description="SHA-256 of the initial model.")
+    partitions: list[dict[str, int]] = Field(
+        default=[],
+        description="Examples of each class that every simulated client trains on, by its number; "
+        "empty if that is not known.",
+    )
 
 
 class RunResumed(_Event):

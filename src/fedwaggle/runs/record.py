@@ -150,6 +150,9 @@ class RunRecord:
         Versions of Python, of this library and of those below it.
     nodes : int | None
         Nodes that were available at the start, if known.
+    partitions : tuple[dict[str, int], ...]
+        Examples of each class that every simulated client trains on, by its number; empty if that
+        is not known.
     num_rounds : int
         Rounds that are asked for.
     started : datetime | None
@@ -181,6 +184,7 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     nodes: int | None = None
+    partitions: tuple[dict[str, int], ...] = ()
     num_rounds: int = 0
     started: datetime | None = None
     resumed: int = 0
@@ -379,6 +383,7 @@ class RecordReader:
             "seed": begun.seed,
             "versions": begun.versions,
             "nodes": begun.nodes,
+            "partitions": tuple(begun.partitions),
             "num_rounds": begun.num_rounds,
             "started": begun.time,
             **self._resumed(),

@@ -149,7 +149,7 @@ def _server_app(
     def main(grid: Grid, context: Context) -> None:
         config = read_config(context.run_config)
         test_set = load_examples(load_data, "test", context)
-        with open_run(config, context, grid, test_set=test_set) as run:
+        with open_run(config, context, grid, test_set=test_set, load_data=load_data) as run:
             model = initial_model(make_model, config.seed)
             if "best-metric" not in context.run_config:
                 strategy_options.update(_best_metric(test(model, test_set)))

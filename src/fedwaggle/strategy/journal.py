@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
+from fedwaggle.grids import SIMULATED
 from fedwaggle.numbers import value_text
 from fedwaggle.runs import Run
 from fedwaggle.runs.best_model import BEST, FINAL, is_better, model_sha256, save_best, save_final
@@ -88,8 +89,15 @@ class Journal:
                 seed=request.seed if request else 0,
                 versions=installed_versions(),
                 sha256=model_sha256(to_ndarrays(state.arrays)),
+                partitions=self._partitions(engine, nodes),
             )
         )
+
+    def _partitions(self, engine: str, nodes: int | None) -> list[dict[str, int]]:
+        """Return what each client trains on, where nodes are simulated and that can be counted."""
+        if self._run is None or self._run.count_examples is None or not nodes:
+            return []
+        return self._run.count_examples(nodes) if engine in SIMULATED else []
 
     def run_resumed(
         self,

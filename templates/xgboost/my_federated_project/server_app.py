@@ -15,7 +15,9 @@ def main(grid: Grid, context: Context) -> None:
     """Train the global model over the rounds that the config asks for."""
     config = read_config(context.run_config)
     test_set = load_examples(task.load_data, "test", context)
-    with open_run(config, context, grid, package=__package__, test_set=test_set) as run:
+    with open_run(
+        config, context, grid, package=__package__, test_set=test_set, load_data=task.load_data
+    ) as run:
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
             model = task.load_booster(arrays["0"].numpy())
