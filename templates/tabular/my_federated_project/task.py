@@ -65,7 +65,10 @@ def read_table(dataset: str) -> pd.DataFrame:
     """Read a table of numbers whose last column is the target."""
     if dataset in SHAPES:
         return getattr(datasets, f"load_{dataset}")(as_frame=True).frame
-    return pd.read_csv(dataset)
+    table = pd.read_csv(dataset)
+    if others := ", ".join(table.select_dtypes(exclude="number").columns):
+        raise ConfigError([f"dataset: expected numbers, got text in {others}; encode it here"])
+    return table
 
 
 def make_model() -> nn.Module:
