@@ -117,7 +117,7 @@ def test_a_slot_tells_its_task_until_the_server_was_told(board: Board) -> None:
     """A fork server that is killed while it reports it leaves the task in the slot."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.close()
-    setup = Setup([], "", "", 0, 1, {}, 0, 0, 1, 0, isolate=False, fork=True, devices=[])
+    setup = Setup([], "", "", 0, 1, {}, {}, 0, 0, 1, 0, isolate=False, fork=True, devices=[])
     board.append(letter(0))
     board.take(0)
     with ours, pytest.raises(BrokenPipeError):
