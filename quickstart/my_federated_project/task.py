@@ -17,7 +17,7 @@ from fedwaggle import Examples, best_device, load_images, read_config
 
 @dataclass(frozen=True)
 class TrainProcessMetadata:
-    """What a client tells the server about its training, beside the weights.
+    """What a client reports about its training, beside the weights.
 
     Add what you want to know: any type that reads as JSON will do, nested dataclasses too.
     A new field needs a default, so that clients which do not know it yet still can talk.
@@ -82,8 +82,8 @@ def train(
 ) -> tuple[float, TrainProcessMetadata]:
     """Train ``model`` in place by SGD with momentum 0.9; return the last loss and the metadata.
 
-    ``seed`` decides the order of the examples. ``has_converged`` tells by the mean losses of the
-    epochs whether they have fallen to a plateau.
+    ``seed`` decides the order of the examples. ``has_converged`` returns whether the mean losses of
+    the epochs have fallen to a plateau.
     """
     began = time.perf_counter()
     device = best_device()

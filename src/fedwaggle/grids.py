@@ -41,7 +41,7 @@ class NamedGrid(Protocol):
 
 @runtime_checkable
 class RecordedGrid(Protocol):
-    """A grid that is told where the record of the run is, for who started it."""
+    """A grid that holds the path of the run's record, for the caller of the engine."""
 
     run_path: Path | None
 

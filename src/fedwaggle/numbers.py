@@ -54,7 +54,7 @@ def number_text(value: float, *, digits: int = 4) -> str:
 
 
 def value_text(metric: str, value: float) -> str:
-    """Return the value of a metric, with the unit that its name tells.
+    """Return the value of a metric, with the unit that its name implies.
 
     Shares of what is right, such as an accuracy, are percentages if they are between 0 and 1.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedwaggle.engine.app import read_app
+from fedwaggle.engine.app import read_app, read_federation
 from fedwaggle.engine.resources import federation_options
 from fedwaggle.errors import ConfigError
 
@@ -145,7 +145,7 @@ def test_a_federation_config_becomes_options() -> None:
 
 
 def test_a_folder_s_federation_is_read(meadow: Path) -> None:
-    assert read_app(meadow).federation == {
+    assert read_federation(meadow) == {
         "num-supernodes": 3,
         "client-resources-num-cpus": 1,
         "name": "ray",

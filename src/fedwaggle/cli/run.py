@@ -121,7 +121,7 @@ def run(
     Exit status: 0 the run ended well, 1 it failed, 2 it was refused, 130 it was stopped.
     """
     from fedwaggle.engine import read_app
-    from fedwaggle.engine.app import read_defaults
+    from fedwaggle.engine.app import read_defaults, read_federation
     from fedwaggle.engine.checks import check_both, refuse_mistakes
     from fedwaggle.engine.local.run import run_app
     from fedwaggle.engine.options import EngineOptions
@@ -134,7 +134,7 @@ def run(
     overrides = parse_run_config(run_config or [], defaults)
     overrides |= parse_settings(settings or [], defaults)
     is_new = resume is None and not fork
-    own = read_app(app).federation if is_new else {}
+    own = read_federation(app) if is_new else {}
     asked_federation = parse_pairs("--federation-config", federation_config or [])
     resources, ignored = federation_options({**own, **asked_federation})
     if ignored:

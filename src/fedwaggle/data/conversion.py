@@ -65,7 +65,7 @@ class Split:
 
     def classes(self) -> NDArray[np.int64] | None:
         """Return the labels (N,) if they are classes and known without reading every item."""
-        if isinstance(self.examples, ItemExamples) and not hasattr(self.examples.items, "targets"):
+        if isinstance(self.examples, ItemExamples) and self.examples.listed_labels() is None:
             return None
         labels = self.labels()
         return labels if labels.ndim == 1 and labels.dtype.kind == "i" else None
@@ -74,11 +74,12 @@ class Split:
         """Return the labels, (N, ...). Those of a torch ``Dataset`` may cost a pass over it."""
         if isinstance(self.examples, TensorExamples):
             return self.examples.labels.numpy()
-        items, rows = self.examples.items, self.examples.rows
-        listed = getattr(items, "targets", None)
+        listed = self.examples.listed_labels()
         if listed is None:
-            listed = [items[index][1] for index in range(len(items))]
-        return as_label_tensor(_stacked(listed))[rows].numpy()
+            items = self.examples.items
+            read = [items[int(row)][1] for row in self.examples.rows]
+            listed = as_label_tensor(_stacked(read))
+        return listed.numpy()
 
 
 def to_examples(data: Any) -> Examples:  # noqa: ANN401  # any of _KINDS
@@ -173,7 +174,7 @@ def _signed(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_hugging_face(dataset: Any, partition_by: str) -> Split:  # noqa: ANN401  # datasets.Dataset
-    from fedwaggle.data.image_columns import decode_images, decode_labels
+    from fedwaggle.data.image_columns import column_values, decode_images, decode_labels
 
     names = dataset.column_names
     if not any(name in names for name in IMAGE_COLUMNS):
@@ -181,9 +182,7 @@ def _from_hugging_face(dataset: Any, partition_by: str) -> Split:  # noqa: ANN40
         return _from_columns({name: np.asarray(plain[name]) for name in names}, partition_by)
     groups = {}
     if partition_by in names:
-        groups[partition_by] = np.asarray(
-            dataset.select_columns([partition_by]).with_format("numpy")[:][partition_by]
-        )
+        groups[partition_by] = np.asarray(column_values(dataset, partition_by, "numpy"))
     return Split(TensorExamples(decode_images(dataset), decode_labels(dataset)), groups)
 
 

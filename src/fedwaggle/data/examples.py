@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -209,6 +209,11 @@ class ItemExamples(Examples):
         labels = torch.stack([as_label_tensor(pair[1]) for pair in pairs])
         return features.to(self.device), labels.to(self.device)
 
+    def listed_labels(self) -> Tensor | None:
+        """Return the labels (N,) that a set lists beside its items, as torchvision's do."""
+        listed = getattr(self.items, "targets", None)
+        return None if listed is None else as_label_tensor(listed)[self.rows]
+
     def to(self, device: torch.device) -> ItemExamples:
         """Return the same examples, whose batches are on ``device``."""
         return ItemExamples(self.items, self.rows, device)
@@ -250,7 +255,8 @@ def fingerprint(examples: Examples) -> str:
     covers the rows and the labels alone.
     """
     if isinstance(examples, ItemExamples):
-        values: Sequence[Tensor] = [examples.rows, *_known_labels(examples)]
+        labels = examples.listed_labels()
+        values = [examples.rows] if labels is None else [examples.rows, labels]
         shape = tuple(examples.rows.shape)
     elif isinstance(examples, TensorExamples):
         values, shape = [examples.features, examples.labels], tuple(examples.features.shape)
@@ -261,12 +267,6 @@ def fingerprint(examples: Examples) -> str:
         array = tensor.contiguous().numpy()
         digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
     return digest.hexdigest()[:_FINGERPRINT_DIGITS]
-
-
-def _known_labels(examples: ItemExamples) -> list[Tensor]:
-    """Return the labels that a set lists beside its items, as torchvision's do; none otherwise."""
-    listed = getattr(examples.items, "targets", None)
-    return [] if listed is None else [as_label_tensor(listed)[examples.rows]]
 
 
 def _feature(pair: Any) -> Tensor:  # noqa: ANN401  # whatever an item is

@@ -17,7 +17,7 @@ from torch import Tensor
 from fedwaggle.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from fedwaggle.errors import DatasetError
 
-__all__ = ["decode_images", "decode_labels"]
+__all__ = ["column_values", "decode_images", "decode_labels"]
 
 
 _CHANNELS = (1, 3)
@@ -54,7 +54,7 @@ def decode_labels(dataset: Dataset) -> Tensor:
             f"column {column!r}: expected labels as whole numbers, got {feature}; "
             f"dataset.class_encode_column({column!r}) makes numbers of them"
         )
-    labels = np.array(_values(dataset, column, "numpy"), dtype=np.int64)
+    labels = np.array(column_values(dataset, column, "numpy"), dtype=np.int64)
     if labels.size and labels.min() < 0:
         raise DatasetError(
             f"column {column!r}: expected labels from 0, got {labels.min()}; "
@@ -74,7 +74,7 @@ def _find(dataset: Dataset, names: tuple[str, ...], content: str) -> str:
     )
 
 
-def _values(dataset: Dataset, column: str, format_name: str | None, **options: object) -> Any:  # noqa: ANN401  # a list, an array or an Arrow column, as the format says
+def column_values(dataset: Dataset, column: str, format_name: str | None, **options: object) -> Any:  # noqa: ANN401  # a list, an array or an Arrow column, as the format says
     """Return all values of one column, whatever format or transform the user has set.
 
     The column is taken out first: a data set decodes every column of the rows it is asked for.
@@ -84,7 +84,7 @@ def _values(dataset: Dataset, column: str, format_name: str | None, **options: o
 
 def _decode_files(dataset: Dataset, column: str) -> NDArray[Any]:
     """Decode image files into (N, H, W) or (N, H, W, 3) uint8: all grey as grey, else as RGB."""
-    images = _values(dataset, column, None)
+    images = column_values(dataset, column, None)
     modes = {image.mode for image in images}
     if not modes <= _COLOUR_MODES:
         # 16-bit and float images would be cut to 8 bits without a word.
@@ -106,7 +106,7 @@ def _decode_arrays(dataset: Dataset, column: str) -> NDArray[Any]:
         raise DatasetError(f"column {column!r}: expected images, got {dataset.features[column]}")
     dtype = np.dtype(name)
     # The stored type: without it whole numbers come as int64, eight times the bytes.
-    arrays = _values(dataset, column, "numpy", dtype=dtype)
+    arrays = column_values(dataset, column, "numpy", dtype=dtype)
     pixels = _stack(list(arrays), column) if arrays.dtype == object else arrays
     if dtype.kind == "f":
         return pixels.astype(np.float32, copy=False)

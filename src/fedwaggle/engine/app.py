@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -26,7 +26,7 @@ from fedwaggle.engine.checks import (
 )
 from fedwaggle.errors import ConfigError
 
-__all__ = ["App", "ConfigValue", "read_app", "read_defaults"]
+__all__ = ["App", "ConfigValue", "read_app", "read_defaults", "read_federation"]
 
 _FIX_FOLDER = "give the folder of a Flower app, the one that `flwr run` takes"
 
@@ -46,8 +46,6 @@ class App:
     config : Mapping[str, bool | int | float | str]
         The run config: the folder's defaults with the overrides in their place. Nested tables
         are flattened with dots.
-    federation : Mapping[str, Any]
-        The federation config that stands in the folder, such as ``num-supernodes``.
     """
 
     path: Path
@@ -57,7 +55,6 @@ class App:
     serverapp: str
     clientapp: str
     config: Mapping[str, ConfigValue]
-    federation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def import_path(self) -> Path:
@@ -88,6 +85,21 @@ def read_defaults(path: str | Path) -> dict[str, ConfigValue]:
     folder = Path(path).expanduser().absolute()
     app_table = _table(_read_pyproject(folder), "tool", "flwr", "app")
     return {**_known_defaults(folder, app_table), **_flatten(_table(app_table, "config"))[0]}
+
+
+def read_federation(path: str | Path) -> dict[str, Any]:
+    """Return the options of an app's default federation, under the keys that ``flwr run`` takes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no ``pyproject.toml`` that can be read.
+    """
+    pyproject = _read_pyproject(Path(path).expanduser().absolute())
+    federations = _table(pyproject, "tool", "flwr", "federations")
+    options = _table(federations, str(federations.get("default", "")), "options")
+    flat = _leaves(options, "")
+    return {key.removeprefix("backend.").replace(".", "-"): value for key, value in flat}
 
 
 def read_app(
@@ -144,15 +156,7 @@ def read_app(
         serverapp=components["serverapp"],
         clientapp=components["clientapp"],
         config=config,
-        federation=_federation(_table(pyproject, "tool", "flwr", "federations")),
     )
-
-
-def _federation(federations: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of the default federation, with the keys that ``flwr run`` takes."""
-    options = _table(federations, str(federations.get("default", "")), "options")
-    flat = _leaves(options, "")
-    return {key.removeprefix("backend.").replace(".", "-"): value for key, value in flat}
 
 
 def _known_defaults(folder: Path, app_table: Mapping[str, Any]) -> dict[str, ConfigValue]:

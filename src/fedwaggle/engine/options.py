@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedwaggle.errors import ConfigError
 
-__all__ = ["EngineOptions", "worker_devices"]
+__all__ = ["EngineOptions", "gpus_here", "worker_devices"]
 
 _MOST_WORKERS = 256  # a quarter of the slots: a fork server that died is replaced by another
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -74,7 +74,7 @@ class EngineOptions:
         if self.gpus is not None:
             return self.gpus == 0
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        return hidden or not any(Path("/dev").glob("nvidia[0-9]*"))
+        return hidden or not gpus_here()
 
     def federation(self) -> dict[str, int | float]:
         """Return them as the keys of ``flwr run --federation-config``.
@@ -105,6 +105,11 @@ class EngineOptions:
         if self.gpus == 0:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return environment
+
+
+def gpus_here() -> int:
+    """Return how many GPUs of NVIDIA this machine shows, without loading CUDA."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def worker_devices(

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from fedwaggle.engine.options import gpus_here
 from fedwaggle.errors import ConfigError
 
 __all__ = ["engine_options", "federation_options"]
@@ -53,7 +53,7 @@ def engine_options(backend_config: Mapping[str, Any]) -> dict[str, int]:
         cores = there.get("num_cpus") or len(os.sched_getaffinity(0))
         options["workers"] = max(1, int(cores / (client.get("num_cpus") or 1)))
     if share := client.get("num_gpus"):
-        options["gpus"] = int(there.get("num_gpus") or _gpus_here())
+        options["gpus"] = int(there.get("num_gpus") or max(1, gpus_here()))
         options["clients_per_gpu"] = int(1 / share)
     elif share == 0:
         options["gpus"] = 0
@@ -125,7 +125,3 @@ def _mistakes(backend_config: Mapping[str, Any]) -> list[str]:
                     f"{' to 1' if most == 1 else ''}, got {value}; change it"
                 )
     return mistakes
-
-
-def _gpus_here() -> int:
-    return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))

@@ -1,8 +1,8 @@
 """What happened in a round so far.
 
 The engine does not know what a round is: the ServerApp is any program. Flower's strategies
-write ``server-round`` into the config that they send, and from it the messages of a round are
-told apart. Of the metrics that clients report of an evaluation, one is shown: the first that is
+write ``server-round`` into the config that they send, which identifies the messages of a
+round. Of the metrics that clients report of an evaluation, one is shown: the first that is
 neither a loss nor a count, or else the first loss.
 """
 
@@ -82,9 +82,9 @@ class RoundTally:
     def add_evaluation(self, content: RecordDict) -> None:
         """Count the metric of one client's evaluation."""
         for name, value in _candidates(content):
-            if not self.metric:
-                self.metric = printable(name, _LONGEST_NAME)
-            if printable(name, _LONGEST_NAME) == self.metric:
+            shown = printable(name, _LONGEST_NAME)
+            self.metric = self.metric or shown
+            if shown == self.metric:
                 self.values.append(value)
                 return
 
@@ -104,7 +104,7 @@ def _candidates(content: RecordDict) -> list[tuple[str, float]]:
         (name, float(value))
         for record in content.metric_records.values()
         for name, value in record.items()
-        # What a client says: it may be any number, and one that says too much says nothing.
+        # A client may report any number; one that is too large is not shown.
         if isinstance(value, int | float) and name not in _COUNTS and abs(value) <= _LARGEST
     ]
     return sorted(found, key=lambda metric: "loss" in metric[0].lower())

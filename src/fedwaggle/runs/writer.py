@@ -86,7 +86,7 @@ class Follower(Protocol):
 class Run:
     """An open run folder.
 
-    Make one with :meth:`create`, or with ``resuming.open_folder`` to go on with an earlier one, and
+    Make one with :meth:`create`, or with ``opening.open_folder`` to resume an earlier one, and
     use it as a context manager: an exception that leaves the block is recorded as its end.
 
     Attributes

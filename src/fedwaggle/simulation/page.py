@@ -6,7 +6,6 @@ also where a notebook is only rendered.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -20,7 +19,7 @@ __all__ = ["result_page"]
 _WIDTH, _HEIGHT, _EDGE = 480, 160, 8  # of the picture, in its units
 _MOST_ROUNDS = 10  # of the table
 _MOST_COLUMNS = 6
-_LONGEST_NAME = 40  # characters
+_LONGEST_NAME, _LONGEST_PATH = 40, 4096  # characters
 
 
 def result_page(record: RunRecord | None, figures: str) -> str:
@@ -41,7 +40,8 @@ def result_page(record: RunRecord | None, figures: str) -> str:
     parts.append(_table(record))
     report = record.path / REPORT
     if report.is_file():
-        parts.append(f'<p><a href="{escape(report.as_uri())}">Report</a>: {_text(str(report))}</p>')
+        link = f'<a href="{escape(report.as_uri())}">Report</a>'
+        parts.append(f"<p>{link}: {_text(str(report), _LONGEST_PATH)}</p>")
     return "".join(parts)
 
 
@@ -116,8 +116,8 @@ def _numbers(metrics: Mapping[str, object]) -> list[str]:
 def _cell(name: str, value: object) -> str:
     if not isinstance(value, int | float):
         return ""
-    return "NaN" if isinstance(value, float) and math.isnan(value) else value_text(name, value)
+    return value_text(name, value)
 
 
-def _text(text: str) -> str:
-    return escape(printable(text, max(_LONGEST_NAME, len(text) if "/" in text else 0)))
+def _text(text: str, limit: int = _LONGEST_NAME) -> str:
+    return escape(printable(text, limit))

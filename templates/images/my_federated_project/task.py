@@ -27,7 +27,7 @@ SIDE = 32  # pixels of an image that the model sees
 
 @dataclass(frozen=True)
 class TrainProcessMetadata:
-    """What a client tells the server about its training, beside the weights."""
+    """What a client reports about its training, beside the weights."""
 
     training_time: float  # s
     converged: bool

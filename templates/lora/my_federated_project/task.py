@@ -23,7 +23,7 @@ WIDTHS = (64, 128, 64, 10)  # of the base model: pixels, two hidden layers, clas
 
 @dataclass(frozen=True)
 class TrainProcessMetadata:
-    """What a client tells the server about its training, beside the weights."""
+    """What a client reports about its training, beside the weights."""
 
     training_time: float  # s
     converged: bool

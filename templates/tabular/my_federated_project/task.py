@@ -22,7 +22,7 @@ NUM_FEATURES, NUM_CLASSES = SHAPES["diabetes"]
 
 @dataclass(frozen=True)
 class TrainProcessMetadata:
-    """What a client tells the server about its training, beside the weights."""
+    """What a client reports about its training, beside the weights."""
 
     training_time: float  # s
     converged: bool

@@ -24,7 +24,7 @@ SIZE = 64  # of an embedding
 
 @dataclass(frozen=True)
 class TrainProcessMetadata:
-    """What a client tells the server about its training, beside the weights."""
+    """What a client reports about its training, beside the weights."""
 
     training_time: float  # s
     converged: bool

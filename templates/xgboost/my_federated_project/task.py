@@ -21,7 +21,7 @@ PARAMETERS = {"objective": "binary:logistic", "max_depth": 4, "nthread": 1, "bas
 
 @dataclass(frozen=True)
 class TrainProcessMetadata:
-    """What a client tells the server about its training, beside the trees."""
+    """What a client reports about its training, beside the trees."""
 
     training_time: float  # s
     trees: int  # that it has grown

@@ -13,6 +13,7 @@ from datasets import Dataset
 from flwr_datasets.partitioner import Partitioner
 from numpy.typing import NDArray
 
+from fedwaggle.data.image_columns import column_values
 from fedwaggle.data.partitioning.rows import partition_rows
 from fedwaggle.data.partitioning.spec import PartitionSpec, check_partition_id
 from fedwaggle.errors import DatasetError
@@ -91,8 +92,8 @@ class _SpecPartitioner(Partitioner):  # type: ignore[misc]  # flwr-datasets ship
                 f"partition_by: expected one of the columns {', '.join(columns)}, "
                 f"got {reprlib.repr(self._partition_by)}"
             )
-        labels = self.dataset.select_columns([self._partition_by]).with_format("numpy")[:]
-        return partition_rows(labels[self._partition_by], self._spec)
+        groups = column_values(self.dataset, self._partition_by, "numpy")
+        return partition_rows(groups, self._spec)
 
     def load_partition(self, partition_id: int) -> Dataset:
         """Return the rows of one client."""
