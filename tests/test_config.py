@@ -145,7 +145,7 @@ def test_a_misspelt_choice_is_told_the_nearest_one() -> None:
         "partitioner: expected 'iid', 'dirichlet', 'shards', 'classes', 'pathological', "
         "'inner-dirichlet', 'linear', 'square', 'exponential' or 'natural-id', "
         "got str 'dirichelt'; did you mean 'dirichlet'?",
-        "best-mode: expected 'max' or 'min', got str 'most'; change best-mode",
+        "best-mode: expected 'auto', 'max' or 'min', got str 'most'; change best-mode",
     ]
 
 

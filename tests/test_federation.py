@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import running
+from fedwaggle.runs import load
 
 BIN = Path(sys.executable).parent
 SETTINGS = {"num-server-rounds": 2, "local-epochs": 1}
@@ -144,3 +145,6 @@ def test_a_federation_over_tls_gives_the_model_of_the_local_engine(tmp_path: Pat
     assert start.engine == "flower-superlink", done.stdout[-2000:]
     local = running.run(tmp_path / "local", settings=SETTINGS, nodes=2)
     assert running.final_hash(federation) == running.final_hash(local)
+    counts = load(federation).label_counts
+    assert counts == load(local).label_counts
+    assert [sum(counts[name].values()) for name in ("0", "1")] == [3000, 3000]

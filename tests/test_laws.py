@@ -99,7 +99,10 @@ def test_the_record_tells_the_whole_story(simulated: tuple[Path, str]) -> None:
     assert events[0].strategy == "CustomFedAdagrad"
     assert events[0].engine == "flower-simulation"
     assert events[0].config["batch-size"] == 50
-    assert [sum(each.values()) for each in events[0].partitions] == [1500] * 4
+    assert events[1].event == "labels-counted"
+    assert {n: sum(counts.values()) for n, counts in events[1].clients.items()} == {
+        str(n): 1500 for n in range(4)
+    }
     asked = json.loads((simulated[0] / "run.json").read_text())
     assert (asked["engine"], asked["seed"]) == ("flower-simulation", 0)
     assert events[-1].event == "run-finished"

@@ -107,7 +107,7 @@ def train(
 
 @torch.inference_mode()
 def test(model: nn.Module, examples: Examples) -> dict[str, float]:
-    """Return the mean loss and the accuracy (0 to 1) of ``model`` over ``examples``."""
+    """Return the accuracy (0 to 1), by which the best model is picked, and the mean loss."""
     device = best_device()
     model.to(device).eval()
     loss = correct = 0.0
@@ -115,4 +115,4 @@ def test(model: nn.Module, examples: Examples) -> dict[str, float]:
         logits = model(x)
         loss += F.cross_entropy(logits, y, reduction="sum").item()
         correct += (logits.argmax(1) == y).sum().item()
-    return {"loss": loss / len(examples), "accuracy": correct / len(examples)}
+    return {"accuracy": correct / len(examples), "loss": loss / len(examples)}

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
-    from fedwaggle.client import Instructions, load_arrays, read_instructions, reply
+    from fedwaggle.client import (
+        Instructions,
+        answer_identity,
+        load_arrays,
+        read_instructions,
+        reply,
+    )
     from fedwaggle.config import RunConfig, read_config
     from fedwaggle.convergence import convergence_test, has_converged
     from fedwaggle.data import (
@@ -37,7 +43,6 @@ if TYPE_CHECKING:
         TrackerError,
         WaggleError,
     )
-    from fedwaggle.identity import answer_identity
     from fedwaggle.metadata import pack, schema_of, unpack
     from fedwaggle.runs import Run, RunRecord
     from fedwaggle.schedules import (
@@ -157,7 +162,7 @@ _HOMES = {
     "TrackerError": "errors",
     "Waggle": "strategy",
     "WaggleError": "errors",
-    "answer_identity": "identity",
+    "answer_identity": "client",
     "best_device": "devices",
     "constant": "schedules",
     "convergence_test": "convergence",

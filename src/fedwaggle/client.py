@@ -1,6 +1,6 @@
-"""What a client app reads from the server's message, and what it replies.
+"""What a client app reads from the server's messages, and what it replies.
 
-``answer_identity`` and ``load_examples`` are the other two calls of a client app; see
+``load_examples`` is the other call of a client app; see
 ``quickstart/my_federated_project/client_app.py`` for all of them in their place.
 """
 
@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedwaggle.config import shared_config
+from fedwaggle.data.loading import LoadData, count_own_labels
 from fedwaggle.errors import ConfigError
+from fedwaggle.identity import IDENTITY_ACTION, IDENTITY_KEY, LABELS_ACTION, LABELS_KEY
 from fedwaggle.metadata import pack
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, Context, Message
+    from flwr.clientapp import ClientApp
     from torch import Tensor, nn
 
     N = TypeVar("N", bound=nn.Module)
 
-__all__ = ["Instructions", "load_arrays", "read_instructions", "reply"]
+__all__ = ["Instructions", "answer_identity", "load_arrays", "read_instructions", "reply"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,35 @@ class Instructions:
     server_round: int
     seed: int
     lr: float = 0.0
+
+
+def answer_identity(app: ClientApp, load_data: LoadData | None = None) -> ClientApp:
+    """Let an app answer what the server asks before training; return the app.
+
+    Parameters
+    ----------
+    app : ClientApp
+        The app; it gets a handler for the query ``identity``, the client's name.
+    load_data : Callable[[str, Context], Any] | None (default: None)
+        What :func:`fedwaggle.load_examples` calls. With it, the app also gets a handler for the
+        query ``labels``: how many training examples of each class this node has. Leave it out
+        where a site must not tell.
+
+    Examples
+    --------
+    >>> from flwr.clientapp import ClientApp
+    >>> app = answer_identity(ClientApp())
+    """
+
+    def answer_labels(msg: Message, context: Context) -> Message:
+        counts = count_own_labels(load_data, "train", context) if load_data else {}
+        answer = {"labels": list(counts), "counts": list(counts.values())}
+        return _answer(msg, LABELS_KEY, answer)
+
+    app.query(IDENTITY_ACTION)(_say_partition)
+    if load_data is not None:
+        app.query(LABELS_ACTION)(answer_labels)
+    return app
 
 
 def read_instructions(msg: Message, key: str = "config") -> Instructions:
@@ -141,6 +173,20 @@ def reply(
             max_bytes=config.max_metadata_bytes,
         )
     return Message(content=content, reply_to=msg)
+
+
+def _say_partition(msg: Message, context: Context) -> Message:
+    identity = {
+        "client": str(context.node_config.get("partition-id", "")),
+        "num-partitions": context.node_config.get("num-partitions", 0),
+    }
+    return _answer(msg, IDENTITY_KEY, identity)
+
+
+def _answer(msg: Message, key: str, values: Mapping[str, Any]) -> Message:
+    from flwr.app import ConfigRecord, Message, RecordDict
+
+    return Message(RecordDict({key: ConfigRecord(dict(values))}), reply_to=msg)
 
 
 def _as_number(value: Any) -> int | float:  # noqa: ANN401  # a scalar of Python, NumPy or torch

@@ -264,10 +264,13 @@ class RunConfig(BaseModel):
     )
     # -- what is kept and shown
     best_metric: str = Field(
-        default="accuracy", min_length=1, description="The metric that picks the best model."
+        default="",
+        description="The metric that picks the best model; empty takes the first that there is.",
     )
-    best_mode: Literal["max", "min"] = Field(
-        default="max", description="Whether more or less of it is better."
+    best_mode: Literal["auto", "max", "min"] = Field(
+        default="auto",
+        description="Whether more or less of it is better; `auto` goes by its name: less is better "
+        "of losses, errors and perplexities.",
     )
     tracker: Annotated[str, AfterValidator(_known_trackers)] = Field(
         default="", description="Where to show the run too: `wandb`, `tensorboard`, or both."

@@ -16,18 +16,17 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 __all__ = [
-    "SIMULATED",
     "SIMULATION",
     "NamedGrid",
     "RecordedGrid",
     "StatefulGrid",
     "WakingGrid",
     "engine_name",
+    "is_simulated",
 ]
 
 SIMULATION = "flower-simulation"
-SIMULATED = {SIMULATION, "local"}
-"""Engines whose number of nodes is set, each with its part of the data by number."""
+_SIMULATED = {SIMULATION, "local"}
 
 _BY_GRID = {"InMemoryGrid": SIMULATION, "HttpGrid": "flower-superlink"}
 
@@ -85,3 +84,8 @@ def engine_name(grid: Grid) -> str:
         return grid.engine_name
     kind = type(grid).__name__
     return _BY_GRID.get(kind, kind)
+
+
+def is_simulated(grid: Grid) -> bool:
+    """Return whether the number of nodes is set, each with its part of the data by number."""
+    return engine_name(grid) in _SIMULATED

@@ -8,30 +8,22 @@ many partitions there are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+__all__ = [
+    "IDENTITY_ACTION",
+    "IDENTITY_KEY",
+    "LABELS_ACTION",
+    "LABELS_KEY",
+    "client_order",
+    "printable_name",
+]
 
-if TYPE_CHECKING:
-    from flwr.app import Context, Message
-    from flwr.clientapp import ClientApp
-
-__all__ = ["IDENTITY_ACTION", "IDENTITY_KEY", "answer_identity", "client_order", "printable_name"]
-
+# What the server asks a node beside training and evaluating, and the record with the answer.
 IDENTITY_ACTION = "identity"
 IDENTITY_KEY = "identity"
+LABELS_ACTION = "labels"
+LABELS_KEY = "labels"
 
 _LONGEST_NAME = 64  # characters
-
-
-def answer_identity(app: ClientApp) -> ClientApp:
-    """Let an app answer the server's question for its client's name; return the app.
-
-    Parameters
-    ----------
-    app : ClientApp
-        The app; it gets a handler for the query ``identity``.
-    """
-    app.query(IDENTITY_ACTION)(_say_partition)
-    return app
 
 
 def printable_name(name: object) -> str | None:
@@ -56,15 +48,3 @@ def client_order(name: str) -> tuple[int, str]:
     ['1', '9', '10']
     """
     return (len(name), name)
-
-
-def _say_partition(msg: Message, context: Context) -> Message:
-    from flwr.app import ConfigRecord, Message, RecordDict
-
-    identity = ConfigRecord(
-        {
-            "client": str(context.node_config.get("partition-id", "")),
-            "num-partitions": context.node_config.get("num-partitions", 0),
-        }
-    )
-    return Message(RecordDict({IDENTITY_KEY: identity}), reply_to=msg)

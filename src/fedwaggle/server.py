@@ -58,8 +58,10 @@ def open_run(
     test_set : Examples | None (default: None)
         The data that the server tests on; a run is not resumed with other data. None records none.
     load_data : Callable[[str, Context], Any] | None (default: None)
-        What :func:`fedwaggle.load_examples` calls. With it, a simulation records how many examples
-        of each class every client has, before training starts.
+        What :func:`fedwaggle.load_examples` calls. With it, the run records how many examples of
+        each class a client has, before it trains: a simulation counts them, and real nodes are
+        asked, who answer if the client app gave ``load_data`` to
+        :func:`fedwaggle.answer_identity`.
 
     Returns
     -------
@@ -91,7 +93,7 @@ def open_run(
     )
     logger.info("run folder: %s", run.path)
     if load_data is not None:
-        run.count_examples = partial(count_labels, load_data, "train", context)
+        run.count_labels = partial(count_labels, load_data, "train", context)
     run.attach(open_trackers(config.trackers, run.path, project=config.wandb_project))
     return run
 

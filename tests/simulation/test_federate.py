@@ -36,7 +36,7 @@ def test_a_run_is_values_tables_and_a_model(
     errors = rounds["metrics.mae"].tolist()
     assert result.metrics == {"mae": errors[-1]}
     assert errors[-1] < errors[0]
-    assert [sum(each.values()) for each in result.record.partitions] == [35] * 10
+    assert [sum(each.values()) for each in result.record.label_counts.values()] == [35] * 10
     best = result.record.best
     assert (best.metric, best.value) == ("mae", min(errors))
     updates = result.updates_to_pandas()

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedwaggle.identity import answer_identity
+from fedwaggle.client import answer_identity
 from fedwaggle.runs import writer
 
 RUN_ID = 1

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 import pytest
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdagrad, FedAvg
 from torch import nn
 
 from fedwaggle.config import RunConfig, read_config
 from fedwaggle.errors import ConfigError
+from fedwaggle.runs import Run, load
+from fedwaggle.runs.best_model import BestRule
 from fedwaggle.strategy import Evaluation, RoundSummary, Training, Waggle
 from fedwaggle.strategy.journal import round_line
 
@@ -78,7 +82,7 @@ def test_the_config_decides_and_a_setting_counts_before_it() -> None:
     model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
     strategy = Reader.of(config, None, model, fraction_train=1.0)
     assert (strategy.seed, strategy.rules.grace, strategy.fraction_train) == (7, 1.5, 1.0)
-    assert (strategy.journal.best_metric, strategy.journal.best_mode) == ("mae", "min")
+    assert strategy.journal.best_rule == BestRule("mae", "min")
     assert "1.running_mean" not in strategy.trainable
     assert "0.weight" in strategy.trainable
 
@@ -122,3 +126,28 @@ def test_every_strategy_of_flower_takes_the_settings_of_a_config() -> None:
 def test_a_round_is_one_line_of_what_there_is(metrics, training, line) -> None:
     summary = RoundSummary(3, 20, training, Evaluation(), metrics, True, 4.0)
     assert round_line(summary).split() == line.split()
+
+
+@pytest.mark.parametrize(
+    ("losses", "best_round"),
+    [((0.9, 0.5, 0.7), 1), ((0.5, 0.6, 0.4), 2)],
+)
+def test_without_a_best_metric_the_first_one_counts_and_its_name_says_which_way(
+    make_grid, tmp_path, losses, best_round
+) -> None:
+    """Of a loss, less is better; the accuracy beside it, here always the same, does not count."""
+
+    def client(msg, context):
+        content = {"arrays": msg.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
+        return Message(RecordDict(content), reply_to=msg)
+
+    strategy = type("Plain", (Waggle, FedAvg), {})(run=Run.create(tmp_path), fraction_evaluate=0.0)
+    strategy.start(
+        make_grid(client, 2),
+        ArrayRecord([np.zeros(2, np.float32)]),
+        num_rounds=2,
+        evaluate_fn=lambda n, arrays: MetricRecord({"val_loss": losses[n], "accuracy": 0.5}),
+    )
+    (folder,) = tmp_path.iterdir()
+    best = load(folder).best
+    assert (best.metric, best.round) == ("val_loss", best_round)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from fedwaggle.errors import DatasetError
 if TYPE_CHECKING:
     from flwr.app import Context
 
-__all__ = ["LoadData", "count_labels", "load_examples"]
+__all__ = ["LoadData", "count_labels", "count_own_labels", "load_examples"]
 
 LoadData: TypeAlias = "Callable[[str, Context], Any]"
 
@@ -72,15 +72,8 @@ def load_examples(load_data: LoadData, split: str, context: Context) -> Examples
     DatasetError
         If the data cannot be converted, or cannot be divided so.
     """
-    config = shared_config(context.run_config)
-    kept = _Call(load_data, split, context)
-    place = [context.node_config.get(key) for key in _PLACE]
-    if None in place:
-        return _loaded(kept, config.partition_by).select()
-    partition_id, num_partitions = place
-    spec = PartitionSpec.of(config, num_partitions)  # type: ignore[arg-type]  # it checks
-    check_partition_id(partition_id, spec.num_partitions)  # type: ignore[arg-type]
-    return _loaded(kept, config.partition_by).select(_rows(kept, spec)[partition_id])  # type: ignore[index]
+    whole, rows = _share(load_data, split, context)
+    return whole.select(rows)
 
 
 def count_labels(
@@ -109,10 +102,46 @@ def count_labels(
     config = shared_config(context.run_config)
     call, spec = _Call(load_data, split, context), PartitionSpec.of(config, num_partitions)
     classes = _loaded(call, config.partition_by).classes()
+    return [_counts(classes, rows) for rows in _rows(call, spec)]
+
+
+def count_own_labels(load_data: LoadData, split: str, context: Context) -> dict[str, int]:
+    """Count what this node works on; see :func:`load_examples` and :func:`count_labels`.
+
+    Parameters
+    ----------
+    load_data, split, context : Callable[[str, Context], Any], str, Context
+        As for :func:`load_examples`.
+    """
+    whole, rows = _share(load_data, split, context)
+    return _counts(whole.classes(), np.arange(len(whole.examples)) if rows is None else rows)
+
+
+class _Share(NamedTuple):
+    """What a node works on: rows of a split, or all of it."""
+
+    split: Split
+    rows: NDArray[np.int64] | None
+
+
+def _share(load_data: LoadData, split: str, context: Context) -> _Share:
+    config = shared_config(context.run_config)
+    call = _Call(load_data, split, context)
+    place = [context.node_config.get(key) for key in _PLACE]
+    if None in place:
+        return _Share(_loaded(call, config.partition_by), None)
+    partition_id, num_partitions = place
+    spec = PartitionSpec.of(config, num_partitions)  # type: ignore[arg-type]  # it checks
+    check_partition_id(partition_id, spec.num_partitions)  # type: ignore[arg-type]
+    return _Share(_loaded(call, config.partition_by), _rows(call, spec)[partition_id])  # type: ignore[index]
+
+
+def _counts(classes: NDArray[Any] | None, rows: NDArray[np.int64]) -> dict[str, int]:
+    """Return how many of the rows are of each class, (N,); without classes, how many there are."""
     if classes is None:
-        return [{"examples": len(rows)} for rows in _rows(call, spec)]
-    counts = [np.unique(classes[rows], return_counts=True) for rows in _rows(call, spec)]
-    return [{str(label): int(count) for label, count in zip(*each, strict=True)} for each in counts]
+        return {"examples": len(rows)}
+    counted = np.unique(classes[rows], return_counts=True)
+    return {str(label): int(count) for label, count in zip(*counted, strict=True)}
 
 
 class _Call:

@@ -1,4 +1,4 @@
-"""Models on disk: the best one so far and the last one, as state dicts for PyTorch.
+"""Which model is the best one, and models on disk: that one and the last, as PyTorch loads them.
 
 A checkpoint is replaced whole or not at all. ``best.json`` says beside ``best.pth`` which
 round it came from, by which value of which metric, and its hash. Load a model with
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -27,8 +28,9 @@ __all__ = [
     "BEST",
     "BEST_FACTS",
     "FINAL",
+    "BestMode",
+    "BestRule",
     "holds_best",
-    "is_better",
     "model_sha256",
     "read_model",
     "remove_best",
@@ -38,6 +40,10 @@ __all__ = [
 
 BEST_FACTS = "best.json"
 FINAL = "final.pth"
+
+BestMode = Literal["auto", "max", "min"]
+
+_LESS_IS_BETTER = ("loss", "error", "mae", "mse", "perplexity", "distance", "divergence")
 
 
 def model_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -55,22 +61,71 @@ def model_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def is_better(value: object, best: BestModel | None, mode: Literal["max", "min"]) -> bool:
-    """Whether a model with this value of the metric is a new best. What is not finite never is.
+@dataclass(frozen=True)
+class BestRule:
+    """The rule by which the best model is picked.
 
-    Examples
-    --------
-    >>> is_better(0.5, None, "max"), is_better(float("nan"), None, "max")
-    (True, False)
-    >>> best = BestModel(round=1, metric="loss", value=0.5, sha256="")
-    >>> is_better(0.4, best, "min"), is_better(0.5, best, "min")
-    (True, False)
+    Attributes
+    ----------
+    metric : str (default: "")
+        The metric of the server's evaluation, or else of the clients'; empty means the first that
+        there is.
+    mode : {"auto", "max", "min"} (default: "auto")
+        Whether more or less of it is better. ``"auto"`` goes by the metric's name: less is better
+        of losses, errors and perplexities, more of everything else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    if best is None:
-        return True
-    return value > best.value if mode == "max" else value < best.value
+
+    metric: str = ""
+    mode: BestMode = "auto"
+
+    def metric_of(self, metrics: Iterable[str], best: BestModel | None) -> str:
+        """Return the name of the metric that counts, or an empty name if there is none yet.
+
+        Parameters
+        ----------
+        metrics : Iterable[str]
+            The names of the metrics of an evaluation, in their order.
+        best : BestModel | None
+            The best model so far; its metric stays the one that counts.
+
+        Examples
+        --------
+        >>> BestRule().metric_of({"accuracy": 0.8, "loss": 0.5}, None)
+        'accuracy'
+        """
+        if self.metric:
+            return self.metric
+        return best.metric if best else next(iter(metrics), "")
+
+    def mode_of(self, metric: str) -> Literal["max", "min"]:
+        """Return whether more or less of a metric is better.
+
+        Examples
+        --------
+        >>> BestRule().mode_of("val_loss"), BestRule().mode_of("auc")
+        ('min', 'max')
+        >>> BestRule(mode="max").mode_of("loss")
+        'max'
+        """
+        if self.mode != "auto":
+            return self.mode
+        return "min" if any(word in metric.lower() for word in _LESS_IS_BETTER) else "max"
+
+    def is_better(self, metric: str, value: object, best: BestModel | None) -> bool:
+        """Return whether a model with this value is a new best. What is not finite never is.
+
+        Examples
+        --------
+        >>> BestRule().is_better("loss", 0.5, None), BestRule().is_better("loss", math.nan, None)
+        (True, False)
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if not math.isfinite(value):
+            return False
+        if best is None:
+            return True
+        return value > best.value if self.mode_of(metric) == "max" else value < best.value
 
 
 def save_best(folder: Path, arrays: Mapping[str, NDArray[Any]], best: BestModel) -> int:

@@ -92,11 +92,6 @@ class RunStarted(_Event):
         default={}, description="Versions of Python, of this library and of those below it."
     )
     sha256: str = Field(default="", description="SHA-256 of the initial model.")
-    partitions: list[dict[str, int]] = Field(
-        default=[],
-        description="Examples of each class that every simulated client trains on, by its number; "
-        "empty if that is not known.",
-    )
 
 
 class RunResumed(_Event):
@@ -123,6 +118,17 @@ class NotRepeatable(_Event):
     round: int = Field(description="The round from which on it depends on it; 0: from the start.")
     cause: str = Field(description="What it depends on: names, replies, times, noise.")
     reason: str = Field(description="Why, for a person.")
+
+
+class LabelsCounted(_Event):
+    """What clients train on is known; in a simulation before the first round."""
+
+    event: Literal["labels-counted"] = "labels-counted"
+    round: int = Field(description="The round before which they were counted; 0 for the start.")
+    clients: dict[str, dict[str, int]] = Field(
+        description="Examples of each class, by the client's name; under `examples` where labels "
+        "are no classes."
+    )
 
 
 class RoundStarted(_Event):
@@ -295,6 +301,7 @@ Event: TypeAlias = Annotated[
     RunStarted
     | RunResumed
     | NotRepeatable
+    | LabelsCounted
     | RoundStarted
     | ClientUpdated
     | ClientQuarantined

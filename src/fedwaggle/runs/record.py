@@ -27,6 +27,7 @@ from fedwaggle.runs.events import (
     ClientUpdated,
     DecisionTaken,
     Event,
+    LabelsCounted,
     MetricValue,
     NotRepeatable,
     RoundFinished,
@@ -150,9 +151,8 @@ class RunRecord:
         Versions of Python, of this library and of those below it.
     nodes : int | None
         Nodes that were available at the start, if known.
-    partitions : tuple[dict[str, int], ...]
-        Examples of each class that every simulated client trains on, by its number; empty if that
-        is not known.
+    label_counts : dict[str, dict[str, int]]
+        Examples of each class that a client trains on, by its name; empty if that is not known.
     num_rounds : int
         Rounds that are asked for.
     started : datetime | None
@@ -184,7 +184,7 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     nodes: int | None = None
-    partitions: tuple[dict[str, int], ...] = ()
+    label_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     num_rounds: int = 0
     started: datetime | None = None
     resumed: int = 0
@@ -303,6 +303,7 @@ class RecordReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._started: RunStarted | None = None
+        self._label_counts: dict[str, dict[str, int]] = {}
         self._ended: RunFinished | RunFailed | None = None
         self._resumes: list[RunResumed] = []
         self._not_repeatable: list[NotRepeatable] = []
@@ -323,6 +324,8 @@ class RecordReader:
                 self._not_repeatable.append(event)
             case RunStarted():
                 self._started = event
+            case LabelsCounted():
+                self._label_counts.update(event.clients)
             case RunResumed():
                 self._supersede(event.round)
                 self._resumes.append(event)
@@ -352,6 +355,7 @@ class RecordReader:
             else (finished[-1].metrics if finished else {}),
             sha256=ended.sha256 if isinstance(ended, RunFinished) else "",
             error=ended.error if isinstance(ended, RunFailed) else "",
+            label_counts=dict(self._label_counts),
             resumed=len(self._resumes),
             not_repeatable=tuple(each.reason for each in self._not_repeatable),
             **self._asked(),
@@ -383,7 +387,6 @@ class RecordReader:
             "seed": begun.seed,
             "versions": begun.versions,
             "nodes": begun.nodes,
-            "partitions": tuple(begun.partitions),
             "num_rounds": begun.num_rounds,
             "started": begun.time,
             **self._resumed(),

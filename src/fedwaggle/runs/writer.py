@@ -100,7 +100,7 @@ class Run:
         value before and the value now.
     is_fork : bool
         Whether it goes on from another run's resume point.
-    count_examples : Callable[[int], list[dict[str, int]]] | None
+    count_labels : Callable[[int], list[dict[str, int]]] | None
         Counts, for a number of simulated nodes, how many examples of each class every one has; to
         be recorded when the run starts.
     """
@@ -117,7 +117,7 @@ class Run:
         self.request = request
         self.resumed = resumed
         self.is_fork = is_fork
-        self.count_examples: Callable[[int], list[dict[str, int]]] | None = None
+        self.count_labels: Callable[[int], list[dict[str, int]]] | None = None
         self._followers: list[Follower] = []
         self._began = time.monotonic()
         self._last_round = 0

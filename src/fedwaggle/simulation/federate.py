@@ -10,12 +10,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from fedwaggle.client import load_arrays, read_instructions, reply
+from fedwaggle.client import answer_identity, load_arrays, read_instructions, reply
 from fedwaggle.config import read_config, shared_config
 from fedwaggle.convergence import convergence_test
 from fedwaggle.data import load_examples
 from fedwaggle.errors import ConfigError
-from fedwaggle.identity import answer_identity
 from fedwaggle.seeds import seed_everything
 from fedwaggle.server import initial_model, open_run
 from fedwaggle.simulation.result import SimulationResult
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from fedwaggle.data.loading import LoadData
 
 __all__ = ["federate"]
-
-_BETTER_LOW = ("loss", "error", "mae", "mse", "rmse", "perplexity")
 
 
 def federate(
@@ -100,7 +97,7 @@ def _client_app(
     train: Callable[..., tuple[float, Any]],
     test: Callable[..., dict[str, float]],
 ) -> ClientApp:
-    app = answer_identity(ClientApp())
+    app = answer_identity(ClientApp(), load_data)
 
     @app.train()
     def train_client(msg: Message, context: Context) -> Message:
@@ -151,8 +148,6 @@ def _server_app(
         test_set = load_examples(load_data, "test", context)
         with open_run(config, context, grid, test_set=test_set, load_data=load_data) as run:
             model = initial_model(make_model, config.seed)
-            if "best-metric" not in context.run_config:
-                strategy_options.update(_best_metric(test(model, test_set)))
             strategy = strategy_class.of(config, run, model, **strategy_options)
 
             def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -179,10 +174,3 @@ def _with_mixin(strategy: type[Strategy], metadata: type[Any] | None) -> type[Wa
     bases = (strategy,) if issubclass(strategy, Waggle) else (Waggle, strategy)
     attributes = {} if metadata is None else {"metadata_class": metadata}
     return type(strategy.__name__, bases, attributes)
-
-
-def _best_metric(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Return the first metric as the one that picks the best model, and which way is better."""
-    name = next(iter(metrics), "")
-    is_low = any(word in name.lower() for word in _BETTER_LOW)
-    return {"best_metric": name, "best_mode": "min" if is_low else "max"}

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
-from fedwaggle.grids import SIMULATED
 from fedwaggle.numbers import value_text
 from fedwaggle.runs import Run
-from fedwaggle.runs.best_model import BEST, FINAL, is_better, model_sha256, save_best, save_final
+from fedwaggle.runs.best_model import BEST, FINAL, BestRule, model_sha256, save_best, save_final
 from fedwaggle.runs.checkpoints import Snapshot, write_snapshot
 from fedwaggle.runs.events import (
     BestModel,
@@ -25,6 +24,7 @@ from fedwaggle.runs.events import (
     ClientUpdated,
     DecisionTaken,
     Event,
+    LabelsCounted,
     MetadataProblem,
     NotRepeatable,
     RoundFinished,
@@ -48,8 +48,6 @@ logger = logging.getLogger("flwr.fedwaggle.strategy")
 
 _LONGEST_NAME = 40  # characters of a metric's name in the log
 
-Mode = Literal["max", "min"]
-
 
 class Journal:
     """Writes the record of a run.
@@ -58,16 +56,13 @@ class Journal:
     ----------
     run : Run | None
         Where to; None writes nothing.
-    best_metric : str
-        The metric that picks the best model.
-    best_mode : {"max", "min"}
-        Whether more or less of it is better.
+    best_rule : BestRule
+        Which model is the best.
     """
 
-    def __init__(self, run: Run | None, best_metric: str, best_mode: Mode) -> None:
+    def __init__(self, run: Run | None, best_rule: BestRule) -> None:
         self._run = run
-        self.best_metric = best_metric
-        self.best_mode = best_mode
+        self.best_rule = best_rule
         self._began = time.monotonic()
         self._causes: dict[str, str] = dict(run.request.not_repeatable) if run else {}
         self._repeats = Repeats()
@@ -89,15 +84,14 @@ class Journal:
                 seed=request.seed if request else 0,
                 versions=installed_versions(),
                 sha256=model_sha256(to_ndarrays(state.arrays)),
-                partitions=self._partitions(engine, nodes),
             )
         )
 
-    def _partitions(self, engine: str, nodes: int | None) -> list[dict[str, int]]:
-        """Return what each client trains on, where nodes are simulated and that can be counted."""
-        if self._run is None or self._run.count_examples is None or not nodes:
-            return []
-        return self._run.count_examples(nodes) if engine in SIMULATED else []
+    def labels_counted(self, server_round: int, clients: Mapping[str, Mapping[str, int]]) -> None:
+        """Record what clients train on, if that is known."""
+        if clients:
+            counts = {name: dict(each) for name, each in clients.items()}
+            self._record(LabelsCounted(round=server_round, clients=counts))
 
     def run_resumed(
         self,
@@ -216,20 +210,21 @@ class Journal:
 
         A model that cannot be written is not the best: the one before stays, whole.
         """
-        value = metrics.get(self.best_metric)
+        metric = self.best_rule.metric_of(metrics, state.best)
+        value = metrics.get(metric)
         if value is None and state.server_round == 1:  # in round 0, clients have not evaluated yet
             logger.warning(
                 "best-metric: expected a metric of the evaluation, got %r; there are %s, and "
                 "without it no best model is kept",
-                self.best_metric,
+                metric,
                 ", ".join(sorted(metrics)) or "none",
             )
-        if not is_better(value, state.best, self.best_mode):
+        if not self.best_rule.is_better(metric, value, state.best):
             return state.best
         arrays = to_ndarrays(state.arrays)
         found = BestModel(
             round=state.server_round,
-            metric=self.best_metric,
+            metric=metric,
             value=float(value),  # type: ignore[arg-type]  # is_better let only numbers pass
             sha256=model_sha256(arrays),
         )

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from fedwaggle.errors import NodesError
-from fedwaggle.grids import SIMULATION, StatefulGrid, engine_name
+from fedwaggle.grids import SIMULATION, StatefulGrid, engine_name, is_simulated
 from fedwaggle.metadata import PICKLE_WARNING
 from fedwaggle.runs.checkpoints import read_latest_snapshot
 from fedwaggle.runs.paths import EVENTS
@@ -122,7 +122,16 @@ class RoundLoop(Generic[M]):
             nodes=self._num_nodes(),
             state=state,
         )
+        if is_simulated(self._roster.grid):
+            self._journal.labels_counted(0, self._count_labels())
         return self._finish_round(state, Training(), Evaluation(), _Clock())
+
+    def _count_labels(self) -> dict[str, dict[str, int]]:
+        """Count what simulated clients train on."""
+        run, nodes = self._settings.run, self._num_nodes()
+        if run is None or run.count_labels is None or nodes is None:
+            return {}
+        return {str(i): counts for i, counts in enumerate(run.count_labels(nodes))}
 
     def _resume(self, initial_arrays: ArrayRecord) -> RunState | None:
         """Return the state that the run's folder holds; None if it is to begin at round 0."""
@@ -221,8 +230,7 @@ class RoundLoop(Generic[M]):
             evaluate_metrics_serverapp=metrics,
         )
         with clock.phase("checkpoint"):
-            reported = {**evaluation.metrics, **evaluation.typical, **metrics}
-            best = self._journal.offer_best(state, reported)
+            best = self._journal.offer_best(state, _metrics_of_model(metrics, evaluation))
         summary = RoundSummary(
             server_round=state.server_round,
             num_rounds=self._plan.num_rounds,
@@ -281,6 +289,15 @@ class RoundLoop(Generic[M]):
         if self._settings.form is not Form.MODEL_AND_MORE:
             return ""
         return "; if its step reads other arrays than the model's, pass fixed_model=False"
+
+
+def _metrics_of_model(server: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    """Return what is known of a round's model: what the server measured counts before the rest."""
+    found: dict[str, Any] = {}
+    for metrics in (server, evaluation.typical, evaluation.metrics):
+        for name, value in metrics.items():
+            found.setdefault(name, value)
+    return found
 
 
 class _Clock:

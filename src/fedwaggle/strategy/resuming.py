@@ -9,7 +9,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedwaggle.errors import RunError
-from fedwaggle.grids import SIMULATED, engine_name
+from fedwaggle.grids import is_simulated
 from fedwaggle.runs import Run
 from fedwaggle.runs.checkpoints import Snapshot
 from fedwaggle.runs.opening import nodes_of
@@ -25,7 +25,7 @@ __all__ = [
 
 def refuse_other_nodes(run: Run, grid: Grid) -> None:
     """Refuse to go on with other nodes where each has its part of the data by its number."""
-    if run.is_fork or engine_name(grid) not in SIMULATED:
+    if run.is_fork or not is_simulated(grid):
         return
     before, now = nodes_of(run.path), len(list(grid.get_node_ids()))
     if before is not None and before != now:

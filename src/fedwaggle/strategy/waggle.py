@@ -12,7 +12,7 @@ the step is Flower's own, and a user's overrides count.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -23,6 +23,7 @@ from fedwaggle.errors import ConfigError
 from fedwaggle.grids import RecordedGrid
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, Codec, schema_of
 from fedwaggle.runs import Run
+from fedwaggle.runs.best_model import BestMode, BestRule
 from fedwaggle.schedules import Schedule, schedule_of
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.loop import RoundLoop
@@ -70,10 +71,11 @@ class Waggle(Hooks[M]):
         How long a round waits, what it admits, when the run gives up.
     policies : Sequence[Policy] (default: none)
         What may end the run or let clients rest, by what the clients say.
-    best_metric : str (default: "accuracy")
-        The metric of the server's evaluation, or else of the clients', that picks the best model.
-    best_mode : {"max", "min"} (default: "max")
-        Whether more or less of it is better.
+    best_metric : str (default: "")
+        The metric of the server's evaluation, or else of the clients', that picks the best model;
+        empty takes the first that there is.
+    best_mode : {"auto", "max", "min"} (default: "auto")
+        Whether more or less of it is better; ``"auto"`` goes by the metric's name.
     codec : {"json", "pickle"} (default: "json")
         How clients encode metadata.
     trust_pickle : bool (default: False)
@@ -117,8 +119,8 @@ class Waggle(Hooks[M]):
         fixed_model: bool | None = None,
         rules: RoundRules | None = None,
         policies: Sequence[Policy[M]] = (),
-        best_metric: str = "accuracy",
-        best_mode: Literal["max", "min"] = "max",
+        best_metric: str = "",
+        best_mode: BestMode = "auto",
         codec: Codec = "json",
         trust_pickle: bool = False,
         max_metadata_bytes: int = DEFAULT_MAX_BYTES,
@@ -148,7 +150,7 @@ class Waggle(Hooks[M]):
         form_of(self, fixed_model=fixed_model)  # it refuses what does not fit
         self.rules = rules or RoundRules()
         self.policies = policies
-        self.journal = Journal(run, best_metric, best_mode)
+        self.journal = Journal(run, BestRule(best_metric, best_mode))
         # Settings are what this run is given: a resume point neither holds nor replaces them.
         self._settings = frozenset(vars(self)) - flowers
 

@@ -13,7 +13,7 @@ from fedwaggle import (
 )
 from my_federated_project import task
 
-app = answer_identity(ClientApp())
+app = answer_identity(ClientApp(), task.load_data)
 
 
 @app.train()

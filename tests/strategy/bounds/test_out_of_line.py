@@ -232,3 +232,20 @@ def test_no_client_can_choose_the_best_model_by_what_it_reports(make_grid, tmp_p
     *_, end = read_events(folder / "events.jsonl")
     assert end.best.round == 4
     assert 0.1 < end.best.value < 1.0
+
+
+def test_no_client_can_choose_the_metric_that_picks_the_best_model(make_grid, tmp_path):
+    """Two of three report the accuracy first; the first of the three reports a loss of 0 first."""
+
+    def answer(msg, context) -> Message:
+        numbers = {"accuracy": float(msg.content["arrays"]["w"].numpy().mean()), "num-examples": 9}
+        is_first = context.node_config["partition-id"] == 0
+        metrics = {"loss": 0.0, **numbers} if is_first else {**numbers, "loss": 1.0}
+        return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=msg)
+
+    cls = type("Strategy", (Waggle, FedAdagrad), {})
+    strategy = cls(tau=0.1, fraction_train=1.0, fraction_evaluate=1.0, run=Run.create(tmp_path))
+    strategy.start(make_grid(client(), 3, evaluate=answer), model(), num_rounds=2)
+    (folder,) = tmp_path.iterdir()
+    *_, end = read_events(folder / "events.jsonl")
+    assert end.best.metric == "accuracy"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, cast
 
 from flwr.serverapp.strategy import Strategy
@@ -15,7 +16,7 @@ from fedwaggle.strategy.replies.admission import AdmittedEvaluation
 from fedwaggle.strategy.step.contents import alike, metrics_in, with_content, with_weight
 from fedwaggle.strategy.step.metric_functions import metrics_of, whole_of
 
-__all__ = ["aggregate_evaluations", "typical_value"]
+__all__ = ["aggregate_evaluations", "leading_metrics", "typical_value"]
 
 
 def aggregate_evaluations(
@@ -42,6 +43,18 @@ def aggregate_evaluations(
     with metrics_of(strategy, "evaluate_metrics_aggr_fn", whole_of(bounded, replies)):
         metrics = strategy.aggregate_evaluate(server_round, replies)
     return dict(metrics or {})
+
+
+def leading_metrics(
+    evaluations: Sequence[AdmittedEvaluation], metrics: Collection[str]
+) -> list[str]:
+    """Return which of some metrics clients report first, the one that most do before the others.
+
+    One client cannot decide by the order of its metrics which of them picks the best model.
+    """
+    sent = [metrics_in(one.message.content) for one in evaluations]
+    firsts = Counter(next((name for name in each if name in metrics), "") for each in sent)
+    return sorted(filter(None, firsts), key=lambda name: (-firsts[name], name))
 
 
 def typical_value(

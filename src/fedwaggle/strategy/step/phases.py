@@ -11,10 +11,12 @@ from typing import Any, Generic, TypeVar, cast
 
 from flwr.app import ArrayRecord
 
+from fedwaggle.grids import is_simulated
 from fedwaggle.strategy.averaging.arrays import Template
 from fedwaggle.strategy.bounds.outliers import Bounds, OutlierRule
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.cohort.drawing import Cohort, Phase, ask, draw
+from fedwaggle.strategy.cohort.labels import LabelCensus
 from fedwaggle.strategy.cohort.roster import Roster
 from fedwaggle.strategy.exchange import Arrival
 from fedwaggle.strategy.journal import Journal
@@ -31,7 +33,11 @@ from fedwaggle.strategy.replies.shelf import MetadataShelf
 from fedwaggle.strategy.state import RunState
 from fedwaggle.strategy.step.aggregation import is_robust, needs_change, required_metrics
 from fedwaggle.strategy.step.collecting import Collector, collector_for
-from fedwaggle.strategy.step.evaluations import aggregate_evaluations, typical_value
+from fedwaggle.strategy.step.evaluations import (
+    aggregate_evaluations,
+    leading_metrics,
+    typical_value,
+)
 from fedwaggle.strategy.step.intake import Intake
 from fedwaggle.strategy.step.metrics import as_metrics, warn_of_dropped
 from fedwaggle.strategy.step.stepping import take_step
@@ -81,6 +87,7 @@ class Phases(Generic[M]):
         self._journal = journal
         self._roster = roster
         self._plan = plan
+        self._census = LabelCensus(roster.grid, settings.rules.node_timeout)
 
     def train(self, state: RunState) -> Training[M]:
         """Train a cohort: draw, send, admit each reply as it arrives, aggregate."""
@@ -88,6 +95,7 @@ class Phases(Generic[M]):
         template = Template.of(state.arrays)  # before anybody is sent a model that cannot be used
         self._roster.ask_again()
         cohort = self._draw("train", server_round, state)
+        self._count_labels(server_round)
         rate, clients = cohort.learning_rate, cohort.clients
         self._journal.round_started(
             server_round,
@@ -139,14 +147,25 @@ class Phases(Generic[M]):
         warn_of_dropped("evaluate", server_round, dropped)
         answered = {one.client for one in admitted} | {bad.client for bad in quarantined}
         rule = self._rules.outliers
-        metric, mode = self._journal.best_metric, self._journal.best_mode
-        typical = typical_value(admitted, metric, mode) if rule.share else None
+        metrics = aggregate_evaluations(self._strategy, server_round, admitted, rule)
+        best = self._journal.best_rule
+        metric = best.metric_of(leading_metrics(admitted, metrics), state.best)
+        typical = typical_value(admitted, metric, best.mode_of(metric)) if rule.share else None
         return Evaluation(
             quarantined=quarantined,
             missing=[name for name in cohort.clients if name not in answered],
-            metrics=aggregate_evaluations(self._strategy, server_round, admitted, rule),
+            metrics=metrics,
             typical={} if typical is None else {metric: typical},
         )
+
+    def _count_labels(self, server_round: int) -> None:
+        """Record what nodes that are new here train on; in a simulation that is known already."""
+        run = self._settings.run
+        if run is None or run.count_labels is None or is_simulated(self._roster.grid):
+            return
+        counted = self._census.take(self._roster.refresh())
+        clients = {self._roster.name(node_id): counts for node_id, counts in counted.items()}
+        self._journal.labels_counted(server_round, clients)
 
     def _ask(self, cohort: Cohort, usable: Sized) -> Iterator[tuple[str, Arrival]]:
         return ask(
