@@ -143,7 +143,8 @@ def test_a_misspelt_choice_is_told_the_nearest_one() -> None:
         "lr-schedule: expected 'step', 'constant', 'exponential' or 'cosine', got str 'zzz'; "
         "change lr-schedule",
         "partitioner: expected 'iid', 'dirichlet', 'shards', 'classes', 'pathological', "
-        "'inner-dirichlet', 'linear', 'square', 'exponential' or 'natural-id', "
+        "'inner-dirichlet', 'linear', 'square', 'exponential', 'continuous', 'natural-id' or "
+        "'grouped-natural-id', "
         "got str 'dirichelt'; did you mean 'dirichlet'?",
         "best-mode: expected 'auto', 'max' or 'min', got str 'most'; change best-mode",
     ]

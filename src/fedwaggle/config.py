@@ -55,7 +55,9 @@ Partitioner: TypeAlias = Literal[
     "linear",
     "square",
     "exponential",
+    "continuous",
     "natural-id",
+    "grouped-natural-id",
 ]
 PARTITIONERS: tuple[str, ...] = get_args(Partitioner)
 
@@ -228,6 +230,12 @@ class RunConfig(BaseModel):
     )
     classes_per_client: int = Field(
         default=2, ge=1, description="Classes, or shards, that each client holds."
+    )
+    strictness: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="How much of `continuous` follows the order of the values; 0 is `iid`.",
     )
     partition_by: str = Field(
         default="", description="Column that the examples are divided by; empty: the labels."

@@ -93,7 +93,7 @@ def open_run(
     )
     logger.info("run folder: %s", run.path)
     if load_data is not None:
-        run.count_labels = partial(count_labels, load_data, "train", context)
+        run.count_labels = partial(_count_labels, load_data, context, config)
     run.attach(open_trackers(config.trackers, run.path, project=config.wandb_project))
     return run
 
@@ -110,6 +110,15 @@ def initial_model(make_model: Callable[[], M], seed: int) -> M:
     """
     seed_everything(derive_seed(seed, "initial weights"))
     return make_model()
+
+
+def _count_labels(
+    load_data: LoadData, context: Context, config: RunConfig, nodes: int
+) -> list[dict[str, int]]:
+    """Count what each simulated node trains on; a split that cannot be divided is an error."""
+    if config.fraction_evaluate:
+        count_labels(load_data, "test", context, nodes)
+    return count_labels(load_data, "train", context, nodes)
 
 
 def _folder_of(package: str | None) -> Path | None:

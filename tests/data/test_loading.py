@@ -18,6 +18,7 @@ from torch import Tensor
 from fedwaggle.config import PARTITIONERS
 from fedwaggle.data import load, load_examples, load_images, to_examples
 from fedwaggle.data.loading import count_labels
+from fedwaggle.data.partitioning.spec import BY_ID
 from fedwaggle.errors import ConfigError, DatasetError
 
 
@@ -51,7 +52,8 @@ def test_the_short_way_gives_what_the_data_set_gives(small_folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "partitioner", sorted(set(PARTITIONERS) - {"linear", "square", "exponential", "natural-id"})
+    "partitioner",
+    sorted(set(PARTITIONERS) - {"linear", "square", "exponential", *BY_ID}),
 )
 def test_the_shares_together_are_the_split(partitioner: str) -> None:
     """Ten shares of the 1,000 test images: the sum of all pixels and each class's 100."""
@@ -148,6 +150,17 @@ def test_each_site_of_a_column_is_a_client() -> None:
     assert [sorted(part.features.flatten().tolist()) for part in parts] == [[1, 4], [2, 5], [0, 3]]
     with pytest.raises(DatasetError, match="column 'site' holds 3 ids, and each is a client"):
         load_examples(by_site, "train", context(0, 4, **keys))
+
+
+def test_values_can_be_divided_by_their_order() -> None:
+    """The targets of a regression, 0 to 1: with strictness 1, client 0 has the least two."""
+    keys = {"partitioner": "continuous", "strictness": 1.0, "partition_by": ""}
+
+    def values(split: str, context: Context) -> pd.DataFrame:
+        return by_site(split, context).drop(columns="site")
+
+    share = load_examples(values, "train", context(0, 3, **keys))
+    assert sorted(share.labels.tolist()) == pytest.approx([0.0, 0.2])
 
 
 def test_values_cannot_be_divided_by_class() -> None:

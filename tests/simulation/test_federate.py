@@ -8,7 +8,7 @@ import pytest
 from flwr.serverapp.strategy import FedAdam
 from torch import nn
 
-from fedwaggle import ConfigError, RunError, Waggle, federate
+from fedwaggle import ConfigError, DatasetError, RunError, Waggle, federate
 from fedwaggle.runs import load
 from fedwaggle.simulation.result import SimulationResult
 
@@ -111,3 +111,11 @@ def test_names_from_the_record_are_no_html(result: SimulationResult) -> None:
     page = result_page(replace(record, rounds=rounds, best=None), "1 message")
     assert "<script>" not in page
     assert "&lt;script&gt;x" in page
+
+
+def test_more_nodes_than_test_examples_end_the_run_before_it_begins(
+    here: Path, diabetes: dict
+) -> None:
+    """442 rows, of which 92 are to test: 100 clients could train, but not evaluate."""
+    with pytest.raises(DatasetError, match="cannot make 100 partitions: there are only 92"):
+        federate(**diabetes, num_supernodes=100, rounds=1, quiet=True)

@@ -187,10 +187,11 @@ def _groups(split: Split, spec: PartitionSpec) -> NDArray[Any]:
             )
         return split.groups[spec.partition_by]
     labels = split.labels()
-    if labels.ndim != 1 or labels.dtype.kind == "f":
+    by_value = spec.partitioner == "continuous"
+    if labels.ndim != 1 or (labels.dtype.kind == "f" and not by_value):
         kind = "continuous" if labels.ndim == 1 else f"of shape {labels.shape[1:]} each"
         raise DatasetError(
             f"partitioner {spec.partitioner!r} divides by class, but the labels are {kind}; name a "
-            f"column of classes as partition-by, or choose {', '.join(BY_SIZE)}"
+            f"column of classes as partition-by, or choose {', '.join(BY_SIZE)} or continuous"
         )
     return labels

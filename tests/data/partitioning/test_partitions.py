@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from flwr_datasets.partitioner import (
+    ContinuousPartitioner,
     DirichletPartitioner,
+    GroupedNaturalIdPartitioner,
     IidPartitioner,
     InnerDirichletPartitioner,
     LinearPartitioner,
@@ -23,12 +25,21 @@ from numpy.typing import NDArray
 
 from fedwaggle.data import make_partitioner
 from fedwaggle.data.partitioning.rows import partition_rows
-from fedwaggle.data.partitioning.spec import PARTITIONERS, PartitionSpec
+from fedwaggle.data.partitioning.spec import BY_ID, PARTITIONERS, PartitionSpec
 from fedwaggle.errors import ConfigError, DatasetError
 
 LABELS = np.repeat(np.arange(10), 60)  # (600,) 60 of each of ten classes
 Rows = tuple[NDArray[np.int64], ...]
-BY_LABEL = ("iid", "dirichlet", "inner-dirichlet", "shards", "classes", "pathological")
+BY_LABEL = (
+    "iid",
+    "dirichlet",
+    "inner-dirichlet",
+    "shards",
+    "classes",
+    "pathological",
+    "continuous",
+)
+NAMES = sorted(set(PARTITIONERS) - {"exponential", *BY_ID})  # 10 clients can be served
 
 
 def divide(
@@ -39,6 +50,7 @@ def divide(
     alpha: float = 0.5,
     classes: int = 2,
     seed: int = 0,
+    strictness: float = 0.5,
 ) -> Rows:
     spec = PartitionSpec(
         partitioner=name,
@@ -46,7 +58,8 @@ def divide(
         alpha=alpha,
         classes_per_client=classes,
         seed=seed,
-        partition_by="owner" if name == "natural-id" else "",
+        strictness=strictness,
+        partition_by="owner" if name in BY_ID else "",
     )
     return partition_rows(labels, spec)
 
@@ -61,7 +74,7 @@ def test_every_row_has_exactly_one_owner(name: str, num_partitions: int) -> None
     assert sorted(np.concatenate(parts)) == list(range(600))
 
 
-@pytest.mark.parametrize("name", sorted(set(PARTITIONERS) - {"exponential", "natural-id"}))
+@pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides_and_nothing_else(name: str) -> None:
     """Seed 1 twice gives the same rows in the same order, seed 2 others; NumPy's own seed: none."""
     np.random.seed(3)
@@ -76,9 +89,9 @@ def test_the_seed_decides_and_nothing_else(name: str) -> None:
 def test_every_node_finds_the_same() -> None:
     """A process of its own, with another hash seed, comes to the same rows."""
     code = (
-        "import numpy as np; from fedwaggle.data.partitioning.rows import *\n"
+        "import sys; import numpy as np; from fedwaggle.data.partitioning.rows import *\n"
         "from fedwaggle.data.partitioning.spec import *\n"
-        "for name in PARTITIONERS[:-2]:\n"
+        "for name in sys.argv[1:]:\n"
         "  spec = PartitionSpec(partitioner=name, num_partitions=10, alpha=0.5,"
         " classes_per_client=2, seed=0)\n"
         "  parts = partition_rows(np.repeat(np.arange(10), 60), spec)\n"
@@ -86,9 +99,9 @@ def test_every_node_finds_the_same() -> None:
     )
     env = os.environ | {"PYTHONHASHSEED": "7"}
     run = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *NAMES], env=env, capture_output=True, text=True, check=True
     )
-    here = [str([part.tolist() for part in divide(name, 10)]) for name in PARTITIONERS[:-2]]
+    here = [str([part.tolist() for part in divide(name, 10)]) for name in NAMES]
     assert run.stdout.splitlines() == here
 
 
@@ -98,6 +111,7 @@ def test_every_node_finds_the_same() -> None:
         ("iid", IidPartitioner(7)),
         ("linear", LinearPartitioner(7)),
         ("square", SquarePartitioner(7)),
+        ("continuous", ContinuousPartitioner(7, "label", 0.5, seed=3)),
         ("inner-dirichlet", InnerDirichletPartitioner([86] * 5 + [85] * 2, "label", 0.5, seed=3)),
         ("dirichlet", DirichletPartitioner(7, "label", alpha=0.5, min_partition_size=1, seed=3)),
         (
@@ -128,6 +142,27 @@ def test_each_natural_id_is_a_client_in_the_order_of_the_ids() -> None:
     """Ten ids with 60 rows each; client 3 has the rows of the fourth id."""
     parts = divide("natural-id", 10)
     assert [set(LABELS[part]) for part in parts] == [{owner} for owner in range(10)]
+
+
+def test_ids_are_grouped_as_flwr_datasets_groups_them() -> None:
+    """Ten ids for five clients: two each, the lowest first. For three: four, three and three."""
+    parts = divide("grouped-natural-id", 5)
+    theirs = GroupedNaturalIdPartitioner("label", group_size=2, sort_unique_ids=True)
+    theirs.dataset = Dataset.from_dict({"row": np.arange(600), "label": LABELS})
+    for part, rows in enumerate(parts):
+        assert sorted(theirs.load_partition(part)["row"][:]) == sorted(rows)
+    counts = [len(np.unique(LABELS[part])) for part in divide("grouped-natural-id", 3)]
+    assert counts == [4, 3, 3]
+
+
+def test_strictness_decides_how_far_values_are_kept_apart() -> None:
+    """600 targets of a regression: at 1, client 0 has the 60 lowest; at 0, values from all over."""
+    targets = np.random.default_rng(0).normal(size=600)
+    strict = divide("continuous", 10, targets, strictness=1.0)
+    assert set(strict[0]) == set(np.argsort(targets)[:60])
+    mixed = divide("continuous", 10, targets, strictness=0.0)
+    assert np.std([targets[part].mean() for part in mixed]) < 0.3
+    assert np.std([targets[part].mean() for part in strict]) > 0.8
 
 
 def test_linear_gives_each_client_more_than_the_one_before() -> None:
@@ -177,6 +212,7 @@ def test_shards_gives_each_client_its_number_of_shards() -> None:
         *((name, 601, 2, "there are only 600 examples") for name in BY_LABEL),
         ("exponential", 10, 2, "flwr-datasets found no way .*; use fewer clients"),
         ("natural-id", 9, 2, "column 'owner' holds 10 ids, and each is a client"),
+        ("grouped-natural-id", 11, 2, "column 'owner' holds only 10 ids"),
         ("classes", 10, 11, "there are only 10 classes"),
         ("classes", 4, 2, "together they hold at most 8 of the 10 classes"),
     ],

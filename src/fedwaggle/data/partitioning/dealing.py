@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from flwr_datasets.partitioner import (
+    ContinuousPartitioner,
     DirichletPartitioner,
     ExponentialPartitioner,
     InnerDirichletPartitioner,
@@ -45,7 +46,7 @@ def deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
     labels : ndarray
         (N,) what each row is divided by.
     spec : PartitionSpec
-        How to divide: any partitioner but ``iid`` and ``natural-id``.
+        How to divide: any partitioner but ``iid`` and those by an id.
 
     Returns
     -------
@@ -82,6 +83,8 @@ def _flower_partitioner(spec: PartitionSpec, num_rows: int) -> Partitioner:
         return DirichletPartitioner(
             n, "label", alpha=float(spec.alpha), min_partition_size=1, seed=spec.seed
         )
+    if spec.partitioner == "continuous":
+        return ContinuousPartitioner(n, "label", float(spec.strictness), seed=spec.seed)
     if spec.partitioner == "shards":
         # Rounded up, so that there are no more shards than wanted and none is left out, but
         # never so large that there are fewer shards than clients.

@@ -28,6 +28,7 @@ def make_partitioner(
     alpha: float = 0.5,
     classes_per_client: int = 2,
     seed: int = 0,
+    strictness: float = 0.5,
     partition_by: str = "label",
 ) -> Partitioner:
     """Make a partitioner from the values of a run config.
@@ -36,7 +37,7 @@ def make_partitioner(
     ----------
     name : str
         One of ``fedwaggle.config.PARTITIONERS``.
-    num_partitions, alpha, classes_per_client, seed : int, float, int, int
+    num_partitions, alpha, classes_per_client, seed, strictness : int, float, int, int, float
         See :class:`PartitionSpec`.
     partition_by : str (default: "label")
         The column of labels.
@@ -66,6 +67,7 @@ def make_partitioner(
         alpha=alpha,
         classes_per_client=classes_per_client,
         seed=seed,
+        strictness=strictness,
         partition_by=partition_by,
     )
     return _SpecPartitioner(spec, partition_by)

@@ -2,11 +2,12 @@
 
 Rows are shuffled by the seed, then one of flwr-datasets' partitioners deals them out by their
 labels. (``iid`` is done here: what ``IidPartitioner`` does is one call of NumPy, and importing
-flwr-datasets takes two seconds. So is ``natural-id``, whose partitions have the order of the ids
-here, not that of the shuffled rows.) A division that is impossible, or that would leave
-rows out, is refused with the reason. So every row is in exactly one partition, and no partition
-is empty. The result depends on the labels and the spec alone: each node computes it and gets the
-same.
+flwr-datasets takes two seconds. So are the two ``natural-id``, whose partitions have the order of
+the ids here, not that of the shuffled rows; ``grouped-natural-id`` makes as many groups of ids as
+there are clients, of equal numbers of ids or one more.) A division that is impossible, or that
+would leave rows out, is refused with the reason. So every row is in exactly one partition, and no
+partition is empty. The result depends on the labels and the spec alone: each node computes it and
+gets the same.
 
 References: McMahan et al., arXiv:1602.05629 (shards); Yurochkin et al., arXiv:1905.12022
 (Dirichlet); Arivazhagan et al., arXiv:1912.00818 and Flower's ``PathologicalPartitioner``
@@ -59,6 +60,9 @@ def _deal(labels: NDArray[Any], spec: PartitionSpec) -> list[NDArray[np.int64]]:
         return np.array_split(np.arange(len(labels)), spec.num_partitions)
     if spec.partitioner == "natural-id":
         return [np.flatnonzero(labels == owner) for owner in np.unique(labels)]
+    if spec.partitioner == "grouped-natural-id":
+        groups = np.array_split(np.unique(labels), spec.num_partitions)
+        return [np.flatnonzero(np.isin(labels, group)) for group in groups]
     from fedwaggle.data.partitioning.dealing import deal
 
     try:
@@ -75,6 +79,12 @@ def _check_possible(labels: NDArray[Any], spec: PartitionSpec) -> None:
         raise _impossible(
             spec, f"column {spec.partition_by!r} holds {ids} ids, and each is a client"
         )
+    if spec.partitioner == "grouped-natural-id":
+        ids = len(np.unique(labels))
+        if ids < spec.num_partitions:
+            raise _impossible(spec, f"column {spec.partition_by!r} holds only {ids} ids")
+    if spec.partitioner == "continuous" and labels.dtype.kind not in "iuf":
+        raise _impossible(spec, "the values that it orders by are not numbers")
     if spec.partitioner in ("classes", "pathological"):
         held, num_classes = spec.classes_per_client, len(np.unique(labels))
         if held > num_classes:
@@ -111,7 +121,8 @@ def _impossible(spec: PartitionSpec, reason: str) -> DatasetError:
         "inner-dirichlet": "use fewer clients, or a larger alpha",
         "classes": classes,
         "pathological": classes,
-        "natural-id": "start as many nodes as there are ids",
+        "natural-id": "start as many nodes as there are ids, or use 'grouped-natural-id'",
+        "continuous": "name a column of numbers as partition-by",
     }
     with_alpha = f" with alpha {spec.alpha}"
     with_classes = f" with {spec.classes_per_client} classes each"

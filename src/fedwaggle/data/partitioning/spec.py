@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from fedwaggle.config import PARTITIONERS, RunConfig
 from fedwaggle.errors import ConfigError
 
-__all__ = ["BY_SIZE", "PARTITIONERS", "PartitionSpec", "check_partition_id"]
+__all__ = ["BY_ID", "BY_SIZE", "PARTITIONERS", "PartitionSpec", "check_partition_id"]
 
 BY_SIZE = ("iid", "linear", "square", "exponential")
 """Partitioners that read nothing of an example: the sizes of the partitions are their rule."""
+
+BY_ID = ("natural-id", "grouped-natural-id")
+"""Partitioners whose rule is a column that says whose an example is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,11 @@ class PartitionSpec:
     classes_per_client : int
         For ``classes``, which is also called ``pathological``: how many classes each client
         holds. For ``shards``: how many shards.
+    strictness : float
+        For ``continuous``, from 0 to 1: how much the partitions follow the order of the values.
     partition_by : str
-        The column that the split is divided by; empty for the labels. ``natural-id`` needs one.
+        The column that the split is divided by; empty for the labels. ``natural-id`` and
+        ``grouped-natural-id`` need one.
     seed : int
         Decides who gets what; at least 0.
 
@@ -47,6 +53,7 @@ class PartitionSpec:
     alpha: float
     classes_per_client: int
     seed: int
+    strictness: float = 0.5
     partition_by: str = ""
 
     @classmethod
@@ -64,6 +71,7 @@ class PartitionSpec:
             alpha=config.alpha,
             classes_per_client=config.classes_per_client,
             seed=config.seed,
+            strictness=config.strictness,
             partition_by=config.partition_by,
         )
 
@@ -77,9 +85,10 @@ class PartitionSpec:
                 _is_int(self.classes_per_client, at_least=1),
             ),
             "seed": ("a whole number from 0", _is_int(self.seed, at_least=0)),
+            "strictness": ("a number from 0 to 1", _is_share(self.strictness)),
             "partition_by": (
-                "the column that identifies a client, as natural-id needs it",
-                bool(self.partition_by) or self.partitioner != "natural-id",
+                f"the column that identifies a client, as {self.partitioner} needs it",
+                bool(self.partition_by) or self.partitioner not in BY_ID,
             ),
         }
         mistakes = [
@@ -107,5 +116,13 @@ def _is_int(value: object, *, at_least: int) -> bool:
 
 
 def _is_positive(value: object) -> bool:
+    return _is_finite(value) and value > 0  # type: ignore[operator]
+
+
+def _is_share(value: object) -> bool:
+    return _is_finite(value) and 0 <= value <= 1  # type: ignore[operator]
+
+
+def _is_finite(value: object) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]
