@@ -31,6 +31,17 @@ _LEAVE_OUT = shutil.ignore_patterns("outputs", "wandb", "__pycache__", "*.pyc", 
 _OF_ALL = "all"  # the folder of what every project has
 
 
+def _folder(name: str) -> Path:
+    """Return the quickstart or the templates: in an installed package, or in a checkout."""
+    package = Path(str(files("fedwaggle")))
+    installed = package / f"_{name}"
+    return installed if installed.is_dir() else package.parents[1] / name
+
+
+def _templates() -> list[str]:
+    return sorted(path.parent.name for path in _folder("templates").glob("*/config.toml"))
+
+
 def new(
     name: Annotated[str, typer.Argument(help="Name of the project and of its folder.")],
     template: Annotated[
@@ -38,7 +49,7 @@ def new(
         typer.Option(
             "--template",
             "-t",
-            help="What to begin with: vision, images, tabular, text, lora, sklearn or xgboost.",
+            help=f"What to begin with: {', '.join(_templates())}.",
         ),
     ] = "vision",
 ) -> None:
@@ -149,7 +160,7 @@ def _settings_of(template: str) -> dict[str, Any]:
 
 
 def _refuse_unknown_template(template: str) -> None:
-    known = sorted(path.parent.name for path in _folder("templates").glob("*/config.toml"))
+    known = _templates()
     if template not in known:
         raise ConfigError(
             [f"template: expected one of {', '.join(known)}, got {template!r}; choose one of them"]
@@ -175,13 +186,6 @@ def _refuse_bad_name(name: str, package: str) -> None:
 
 def _package_of(name: str) -> str:
     return name.lower().replace("-", "_")
-
-
-def _folder(name: str) -> Path:
-    """Return the quickstart or the templates: in an installed package, or in a checkout."""
-    package = Path(str(files("fedwaggle")))
-    installed = package / f"_{name}"
-    return installed if installed.is_dir() else package.parents[1] / name
 
 
 def _rename_in(file: Path, name: str, package: str) -> None:

@@ -91,7 +91,12 @@ def federation_options(federation_config: Mapping[str, Any]) -> tuple[dict[str, 
             tables[table][f"num_{name}"] = value
         else:
             ignored.append(key)
-    mistakes += _mistakes(tables)
+    mistakes += [
+        mistake
+        for table, values in tables.items()
+        for key, value in values.items()
+        for mistake in _number_mistakes(_federation_key(table, key), table, key, value)
+    ]
     if mistakes:
         raise ConfigError(mistakes)
     return {**options, **engine_options(tables)}, ignored
@@ -111,17 +116,26 @@ def _mistakes(backend_config: Mapping[str, Any]) -> list[str]:
         for key, value in values.items():
             if key in _ABOUT_RAY:
                 continue
-            most = 1 if (table, key) == ("client_resources", "num_gpus") else float("inf")
             if key not in _TABLES[table]:
                 mistakes.append(
                     f"backend_config.{table}: expected num_cpus and num_gpus, got {key!r}; remove "
                     "it, since the local engine has nothing like it"
                 )
-            elif isinstance(value, bool) or not isinstance(value, int | float):
-                mistakes.append(f"backend_config.{table}.{key}: expected a number, got {value!r}")
-            elif not 0 <= value <= most:
-                mistakes.append(
-                    f"backend_config.{table}.{key}: expected a number from 0"
-                    f"{' to 1' if most == 1 else ''}, got {value}; change it"
-                )
+            else:
+                mistakes += _number_mistakes(f"backend_config.{table}.{key}", table, key, value)
     return mistakes
+
+
+def _number_mistakes(name: str, table: str, key: str, value: object) -> list[str]:
+    """Return what is wrong with a number of a table, if anything is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return [f"{name}: expected a number, got {value!r}; change it"]
+    is_share = (table, key) == ("client_resources", "num_gpus")
+    if value < 0 or (is_share and value > 1):
+        most = " to 1" if is_share else ""
+        return [f"{name}: expected a number from 0{most}, got {value}; change it"]
+    return []
+
+
+def _federation_key(table: str, key: str) -> str:
+    return f"{table}_{key}".replace("_", "-")

@@ -48,6 +48,8 @@ def load_data(split: str, context: Context) -> tuple[Tensor, Tensor]:
     text = Path(dataset).read_text() if dataset.endswith(".txt") else "\n".join(topics.values())
     tokens = torch.tensor(list(text.encode("ascii", "replace")))
     tokens = tokens[: (len(tokens) - 1) // LENGTH * LENGTH + 1]
+    if len(tokens) <= 10 * LENGTH:
+        raise ValueError(f"{dataset}: expected a longer text, got {len(tokens)} characters")
     x, y = tokens[:-1].view(-1, LENGTH), tokens[1:].view(-1, LENGTH)
     is_test = torch.arange(len(x)) % 10 == 9
     chosen = is_test if split == "test" else ~is_test
