@@ -6,8 +6,8 @@ all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ __all__ = [
     "SIMULATION",
     "NamedGrid",
     "RecordedGrid",
+    "RecordedRun",
     "StatefulGrid",
     "WakingGrid",
     "engine_name",
@@ -38,11 +39,22 @@ class NamedGrid(Protocol):
     engine_name: str
 
 
+class RecordedRun(Protocol):
+    """A run whose record is being written: :class:`fedwaggle.runs.Run`."""
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+
+    def listen(self, listener: Callable[[Any], None]) -> None:
+        """Call a function with each event that is recorded from now on."""
+
+
 @runtime_checkable
 class RecordedGrid(Protocol):
-    """A grid that holds the path of the run's record, for the caller of the engine."""
+    """A grid that is given the run whose record the strategy writes, to show and return it."""
 
-    run_path: Path | None
+    recorded_run: RecordedRun | None
 
 
 @runtime_checkable

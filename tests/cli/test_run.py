@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fedwaggle.cli.new import create_project
 from fedwaggle.cli.run import parse_run_config, parse_settings
 from fedwaggle.errors import ConfigError
 from fedwaggle.runs import Request, Run
@@ -216,3 +218,23 @@ def test_a_stop_ends_every_process(
     assert run.wait(PATIENCE) == status, log.read_text()
     wait_for_end(family)
     assert "Traceback" not in log.read_text()
+
+
+def test_events_can_be_read_by_a_program(waggle, tmp_path: Path) -> None:
+    """Standard output is the record's lines and nothing else: what clients print goes elsewhere."""
+    task = create_project("my-app", tmp_path) / "my_app" / "task.py"
+    began = "    began = time.perf_counter()\n"
+    task.write_text(task.read_text().replace(began, f"    print('hello')\n{began}"))
+    settings = ("--set", "num-server-rounds=1", "--set", "local-epochs=1")
+    done = waggle("run", "my-app", "--json", *settings)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["run-started", "run-finished"]
+    (folder,) = (tmp_path / "outputs").glob("*/")
+    assert done.stdout == (folder / "events.jsonl").read_text()
+    assert done.stderr.count("] hello\n") == 5
+
+
+def test_an_app_without_a_record_has_no_events_and_is_told_so(waggle, tiny: str) -> None:
+    done = waggle("run", tiny, "--json")
+    assert done.stdout == ""
+    assert "--json: expected an app whose strategy keeps a record" in done.stderr

@@ -109,9 +109,15 @@ def run(
     fork: Annotated[
         bool, typer.Option("--fork", help="With --resume: begin a new run where that one is.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say less.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the run's events, a JSON object a line (local engine)."),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show warnings and errors alone.")
+    ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")
+        bool, typer.Option("--verbose", "-v", help="Show Flower's log and all tracebacks, too.")
     ] = False,
 ) -> None:
     """Run a Flower app, and keep its record in ./outputs.
@@ -153,6 +159,7 @@ def run(
             node_config=parse_pairs("--node-config", node_config or []),
             quiet=quiet,
             verbose=verbose,
+            events=json,
             **resources,
         ),
         lambda: read_app(app, overrides, nodes=known_nodes),
@@ -331,6 +338,7 @@ def _refuse_local_options(options: EngineOptions) -> None:
         "--seed": options.seed is not None,
         "--node-config": bool(options.node_config),
         "--workers 0": options.workers == 0,
+        "--json": options.events,
     }
     mistakes = [
         f"{option}: expected --engine local; stock Flower has nothing like it, so leave it out"

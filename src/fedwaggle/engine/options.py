@@ -35,6 +35,7 @@ class EngineOptions:
     node_config: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     quiet: bool = False
     verbose: bool = False
+    events: bool = False
 
     def __post_init__(self) -> None:
         checks = {

@@ -92,6 +92,7 @@ class RunStarted(_Event):
         default={}, description="Versions of Python, of this library and of those below it."
     )
     sha256: str = Field(default="", description="SHA-256 of the initial model.")
+    num_parameters: int = Field(default=0, description="Numbers in the initial model's arrays.")
 
 
 class RunResumed(_Event):

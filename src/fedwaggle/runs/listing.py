@@ -15,10 +15,18 @@ from fedwaggle.errors import RunError
 from fedwaggle.runs.events import BestModel, Event, UnknownEvent, parse_line
 from fedwaggle.runs.lines import Lines
 from fedwaggle.runs.paths import EVENTS, run_folders
-from fedwaggle.runs.record import is_being_written, record_of
+from fedwaggle.runs.record import RunRecord, is_being_written, record_of
 from fedwaggle.text import printable
 
-__all__ = ["STATUS_STYLES", "RunListing", "duration", "find_run", "list_runs", "render_runs"]
+__all__ = [
+    "STATUS_STYLES",
+    "RunListing",
+    "duration",
+    "find_run",
+    "list_runs",
+    "record_in_short",
+    "render_runs",
+]
 
 STATUS_STYLES = {
     "running": "cyan",
@@ -154,13 +162,30 @@ def _best(best: BestModel | None) -> str:
     return f"{printable(best.metric, 40)} {best.value:.4g} (round {best.round})"
 
 
-def _listing(path: Path) -> RunListing:
+def record_in_short(path: Path) -> RunRecord | None:
+    """Return a run's record without its updates, which takes a tenth of the time.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of the run.
+
+    Returns
+    -------
+    RunRecord | None
+        None if no line of it can be read.
+    """
     lines = Lines(path / EVENTS)
     try:
         run = record_of(path, _events_in_short(lines), is_live=is_being_written(path))
     except (RunError, OSError):
-        return RunListing(path, "unreadable")
-    if lines.damaged and run.started is None:
+        return None
+    return None if lines.damaged and run.started is None else run
+
+
+def _listing(path: Path) -> RunListing:
+    run = record_in_short(path)
+    if run is None:
         return RunListing(path, "unreadable")
     return RunListing(
         path,

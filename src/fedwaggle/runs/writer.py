@@ -119,6 +119,7 @@ class Run:
         self.is_fork = is_fork
         self.count_labels: Callable[[int], list[dict[str, int]]] | None = None
         self._followers: list[Follower] = []
+        self._listeners: list[Callable[[Event], None]] = []
         self._began = time.monotonic()
         self._last_round = 0
         self._disk_trouble = False
@@ -193,6 +194,10 @@ class Run:
         """Close these with the run, once its record is complete."""
         self._followers.extend(followers)
 
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call a function with each event that is recorded from now on."""
+        self._listeners.append(listener)
+
     def record(self, event: Event) -> None:
         """Append an event to ``events.jsonl``.
 
@@ -208,6 +213,8 @@ class Run:
             if not self._disk_trouble:
                 logger.warning("%s: cannot be written (%s); lines wait", self.path / EVENTS, error)
             self._disk_trouble = True
+        for listener in self._listeners:
+            listener(event)
 
     def flush(self) -> None:
         """Write the lines that wait.
@@ -264,7 +271,7 @@ class Run:
         """
         if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
             logger.info(
-                "stopped in round %d; go on with it: waggle run --resume %s",
+                "stopped in round %d; `waggle run APP --resume %s` goes on with it",
                 self._last_round,
                 self.path.name,
             )
@@ -297,7 +304,7 @@ class Run:
         return (
             f"{self.path}: expected room for the last files of the run, but these could not be "
             f"written: {files}; make room, then write them with "
-            f"`waggle run --resume {self.path.name}`"
+            f"`waggle run APP --resume {self.path.name}`"
         )
 
     def _close_followers(self) -> None:

@@ -73,6 +73,7 @@ class Journal:
     ) -> None:
         """Record the start."""
         request = self._run.request if self._run else None
+        arrays = to_ndarrays(state.arrays)
         self._record(
             RunStarted(
                 name=self._run.name if self._run else "",
@@ -83,7 +84,8 @@ class Journal:
                 config=request.config if request else {},
                 seed=request.seed if request else 0,
                 versions=installed_versions(),
-                sha256=model_sha256(to_ndarrays(state.arrays)),
+                sha256=model_sha256(arrays),
+                num_parameters=sum(array.size for array in arrays.values()),
             )
         )
 

@@ -256,7 +256,7 @@ class Waggle(Hooks[M]):
         if self.run is not None:
             self.run.claim()
             if isinstance(grid, RecordedGrid):
-                grid.run_path = self.run.path
+                grid.recorded_run = self.run
         form = form_of(self, fixed_model=self.fixed_model)
         check_initial(
             initial_arrays, form=form, trainable=self.trainable, is_saved=self.run is not None

@@ -26,7 +26,7 @@ def test_a_run_of_two_rounds_reports_metrics_and_metadata(tmp_path: Path) -> Non
         num_supernodes=4,
         config={**CONFIG, "num-server-rounds": 2, "outputs": str(tmp_path)},
     )
-    assert CONFIG["best-metric"] in result.metrics
+    assert result.record.best.metric in result.metrics
     updates = result.updates_to_pandas()
     assert len(updates) == 4
     assert any(name.startswith("metadata.") for name in updates.columns)

@@ -18,7 +18,7 @@ import pytest
 
 from fedwaggle.engine import run
 from fedwaggle.engine.local.linux.client_output import OutputReader, redirect_output
-from fedwaggle.engine.progress import Progress
+from fedwaggle.engine.screen.progress import Progress, Shown
 from waiting import PATIENCE
 
 CLIENT = """
@@ -199,7 +199,7 @@ def test_output_that_cannot_be_shown_costs_no_client_its_reply(
 def test_a_character_that_the_output_lacks_becomes_a_question_mark(monkeypatch) -> None:
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "latin-1"))
-    progress = Progress(None, verbose=False)
+    progress = Progress(Shown())
     progress.client_line("é ✓", is_error=False)
     progress.client_line("next", is_error=False)
     assert shown.getvalue().decode("latin-1") == "é ?\nnext\n"
@@ -213,6 +213,23 @@ def test_off_a_terminal_there_is_one_line_a_round(make_app, caplog) -> None:
         "round 1/2  train 2/2  evaluate 2/2  clients' eval_acc 50.00 %",
         "round 2/2  train 2/2  evaluate 2/2  clients' eval_acc 50.00 %",
     ]
+
+
+def test_the_log_of_an_app_without_a_record_is_shown_from_its_first_line(
+    make_app, tmp_path
+) -> None:
+    """What was logged before the first message is held back until then, and not lost."""
+    main = """
+    import logging
+    log = logging.getLogger("flwr")
+    log.info("first")
+    ask(grid)
+    log.info("last")
+    """
+    client = "@app.train()\ndef train(message, context):\n    return answer(message, 1)"
+    code = f"from fedwaggle.engine import run; run({str(make_app(client, main))!r}, nodes=1)"
+    error = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert 0 < error.index("first") < error.index("last")
 
 
 def test_quiet_shows_the_clients_alone_and_verbose_what_happens_to_workers(
@@ -243,9 +260,9 @@ def test_on_a_terminal_there_are_bars_and_lines_stand_above_them(make_app) -> No
         text = read_all(terminal)
         assert process.wait(PATIENCE) == 0
     assert "[client 0] first 0" in text
-    assert "2/2" in text
-    assert "rounds" in text
-    assert "evaluate" in text or "train" in text
+    assert "starting: importing torch" in text
+    assert "round 2/2" in text
+    assert "evaluate 2/2" in text
 
 
 def test_output_that_goes_elsewhere_is_not_drawn_into_the_terminal(make_app, tmp_path) -> None:

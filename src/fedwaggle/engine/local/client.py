@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 from fedwaggle.engine.app import ConfigValue
 from fedwaggle.engine.flwr_private import CLIENT_APP_RAISED, UNKNOWN_ERROR, set_task_identity
 from fedwaggle.engine.local.messages import pack_node, unpack_node
-from fedwaggle.engine.tracebacks import packed
+from fedwaggle.engine.screen.tracebacks import packed
 from fedwaggle.text import text_of
 
 __all__ = ["Answer", "Client"]

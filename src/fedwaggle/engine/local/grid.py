@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -19,7 +18,7 @@ from flwr.serverapp import Grid
 from fedwaggle.engine.flwr_private import FlowerRun, NodeInfo
 from fedwaggle.engine.local.in_flight import Observer, Traffic
 from fedwaggle.engine.local.pool import MOST_OUTCOMES, Pool
-from fedwaggle.grids import NamedGrid, RecordedGrid, StatefulGrid, WakingGrid
+from fedwaggle.grids import NamedGrid, RecordedGrid, RecordedRun, StatefulGrid, WakingGrid
 
 __all__ = ["FIRST_NODE_ID", "LocalGrid"]
 
@@ -52,7 +51,8 @@ class LocalGrid(Grid, NamedGrid, RecordedGrid, WakingGrid, StatefulGrid):
         self._traffic = Traffic(pool, run_id, self._nodes, observer)
         self._changed = threading.Condition(threading.Lock())  # guards the traffic
         self._is_listened_to = False
-        self.run_path: Path | None = None
+        self._observer = observer
+        self._recorded_run: RecordedRun | None = None
 
     @property
     def messages(self) -> int:
@@ -163,6 +163,17 @@ class LocalGrid(Grid, NamedGrid, RecordedGrid, WakingGrid, StatefulGrid):
         """
         with self._changed:
             self._traffic.give_up(message_ids)
+
+    @property
+    def recorded_run(self) -> RecordedRun | None:
+        """The run whose record the strategy writes, if it does."""
+        return self._recorded_run
+
+    @recorded_run.setter
+    def recorded_run(self, run: RecordedRun | None) -> None:
+        self._recorded_run = run
+        if run is not None:
+            self._observer.run_recorded(run)
 
     def client_states(self) -> dict[str, bytes]:
         """Return the ``Context.state`` of the clients that have one, by name.

@@ -31,6 +31,7 @@ from fedwaggle.engine.flwr_private import (
 )
 from fedwaggle.engine.local.pool import Answered, Lost, Outcome, Pool, Sender
 from fedwaggle.engine.local.replies import Arrived, Reply
+from fedwaggle.grids import RecordedRun
 
 __all__ = ["Observer", "Traffic"]
 
@@ -45,6 +46,9 @@ _NO_NODE = "Error: Node Unavailable - There is no node with this ID."
 
 class Observer(Protocol):
     """Sees the traffic, to show it."""
+
+    def run_recorded(self, run: RecordedRun) -> None:
+        """See the run whose record the strategy writes."""
 
     def pushed(self, message: Message) -> None:
         """See a message that is on its way to a client."""

@@ -25,7 +25,7 @@ from fedwaggle.engine.checks import check_both, refuse_mistakes
 from fedwaggle.engine.local.linux.setup import Setup
 from fedwaggle.engine.local.seeding import SERVER, RandomNumbers
 from fedwaggle.engine.options import EngineOptions, worker_devices
-from fedwaggle.engine.progress import open_progress
+from fedwaggle.engine.screen import open_progress
 from fedwaggle.engine.surroundings import (
     exit_on_sigterm,
     importing,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from fedwaggle.engine.local.grid import LocalGrid
     from fedwaggle.engine.local.pool import Pool
-    from fedwaggle.engine.progress import Progress
+    from fedwaggle.engine.screen import Progress
 
 __all__ = ["EngineResult", "run", "run_app"]
 
@@ -182,7 +182,8 @@ def run_app(app: App, options: EngineOptions, server_app: ServerApp | None = Non
     finally:
         _one_run.release()
     seconds = time.perf_counter() - began
-    return EngineResult(value, seconds, grid.messages, grid.errors, grid.run_path)
+    path = grid.recorded_run.path if grid.recorded_run else None
+    return EngineResult(value, seconds, grid.messages, grid.errors, path)
 
 
 def _read(app: str | Path | App, config: Mapping[str, Any] | None, nodes: int) -> App:
@@ -200,7 +201,7 @@ def _run(app: App, options: EngineOptions, server_app: ServerApp | None) -> tupl
     with ExitStack() as stack:
         stack.enter_context(exit_on_sigterm())
         stack.enter_context(many_open_files())
-        progress = stack.enter_context(open_progress(app.config, options.quiet, options.verbose))
+        progress = stack.enter_context(open_progress(app, options))
         pool = (
             _start_workers(app, options, run_id, progress, stack) if options.workers != 0 else None
         )

@@ -10,6 +10,7 @@ import re
 import select
 import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 __all__ = ["SeenTracebacks", "packed", "unpacked"]
 
@@ -28,11 +29,27 @@ def packed(error: BaseException) -> str:
     >>> unpacked("[client 3] " + packed(ValueError("a, b")))
     ['[client 3] the ClientApp raised an exception', '[client 3] ValueError: a, b']
     """
-    text = "".join(traceback.format_exception(error)).replace("\r", "").replace(_END_OF_LINE, "")
+    trace = _own_frames(error.__traceback__)
+    text = (
+        "".join(traceback.format_exception(type(error), error, trace))
+        .replace("\r", "")
+        .replace(_END_OF_LINE, "")
+    )
     lines = [line[:_LONGEST_LINE] for line in text.splitlines()]
     while len(_joined(lines).encode(errors="replace")) > _MOST_BYTES:
         del lines[0]
     return _joined(lines)
+
+
+def _own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the app's first frame on; the way there is Flower's and ours."""
+    frame = trace
+    while frame is not None:
+        module = str(frame.tb_frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in ("fedwaggle", "flwr"):
+            return frame
+        frame = frame.tb_next
+    return trace
 
 
 def _joined(lines: Sequence[str]) -> str:
