@@ -9,12 +9,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from fedwaggle.cli.config import allowed_values
 from fedwaggle.config import RunConfig, default_values, read_config
 from fedwaggle.errors import ConfigError
 
@@ -194,22 +195,7 @@ def test_the_document_lists_every_key() -> None:
 
 def table_row(field: FieldInfo) -> str:
     default = json.dumps(field.default)  # as TOML writes these types too
-    return f"| `{field.alias}` | `{default}` | {allowed(field)} | {field.description} |"
-
-
-def allowed(field: FieldInfo) -> str:
-    """Return what a field may hold, in words."""
-    if choices := get_args(field.annotation):
-        return ", ".join(f'`"{choice}"`' for choice in choices)
-    words = {"ge": "from", "gt": "above", "le": "up to", "min_length": "not empty"}
-    limits = [
-        word if name == "min_length" else f"{word} {getattr(limit, name)}"
-        for limit in field.metadata
-        for name, word in words.items()
-        if hasattr(limit, name)
-    ]
-    kinds = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`"}
-    return " ".join([kinds[field.annotation], *limits])  # type: ignore[index]
+    return f"| `{field.alias}` | `{default}` | {allowed_values(field)} | {field.description} |"
 
 
 def test_the_examples_of_the_document_run() -> None:

@@ -77,6 +77,7 @@ def open_run(
     folder = _folder_of(package)
     request = Request(
         config=dict(context.run_config),
+        app=(package or "").partition(".")[0],
         seed=config.seed,
         engine=engine_name(grid),
         versions=installed_versions(),

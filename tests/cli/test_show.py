@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fedwaggle.config import RunConfig
 from fedwaggle.runs import Run
 from fedwaggle.runs.events import RoundFinished, RunFinished, RunStarted
+from fedwaggle.runs.listing.names import name_of
 
 
 def record_run(outputs: Path, name: str, accuracy: float) -> Path:
@@ -51,7 +53,7 @@ def test_a_pipe_gets_a_line_for_each_run_however_narrow_the_terminal(
     waggle, two_runs: list[Path]
 ) -> None:
     lines = waggle("runs", COLUMNS="20").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["run", *(run.name for run in two_runs)]
+    assert [line.split()[0] for line in lines] == ["run", *(name_of(run.name) for run in two_runs)]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_options_that_would_do_nothing_are_refused(
 
 @pytest.mark.parametrize("command", ["report", "watch", "compare"])
 def test_help_says_how_a_run_is_named(waggle, command: str) -> None:
-    assert "RUN is latest, the name of a run, or its folder" in waggle(command, "--help").stdout
+    assert "latest, its name, or its folder" in waggle(command, "--help").stdout
 
 
 def test_no_runs_is_no_error(waggle, tmp_path: Path) -> None:
@@ -137,3 +139,24 @@ def test_track_fails_if_the_tracker_does(waggle, two_runs: list[Path]) -> None:
     done = waggle("track", "--tracker", "tensorboard")
     assert done.returncode == 1
     assert "Tracker tensorboard is dropped: FileExistsError" in done.stderr
+
+
+def test_config_lists_the_keys_with_default_values_and_meaning(waggle) -> None:
+    lines = waggle("config").stdout.splitlines()
+    assert len(lines) >= len(RunConfig.model_fields)
+    (line,) = [line for line in lines if line.split()[0] == "alpha"]
+    assert "0.5" in line
+    assert "number above 0" in line
+    assert "Evenness of the two dirichlet; small is uneven." in line
+    part = waggle("config", "best").stdout.splitlines()
+    assert [line.split()[0] for line in part] == ["key", "best-metric", "best-mode"]
+    wrong = waggle("config", "learning-rate")
+    assert wrong.returncode == 2
+    assert "expected one of the run config, got 'learning-rate'" in wrong.stderr
+
+
+def test_h_is_help_and_options_stand_in_panels(waggle) -> None:
+    said = waggle("run", "-h").stdout
+    for panel in ("Run config", "Simulation", "Resume", "Output"):
+        assert f" {panel} " in said
+    assert "Folder of a Flower app" in said

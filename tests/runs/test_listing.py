@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedwaggle.errors import RunError
+from fedwaggle.errors import ConfigError, RunError
 from fedwaggle.runs.events import (
     CheckpointSaved,
     ClientUpdated,
     Event,
     RoundFinished,
+    RunFailed,
     RunFinished,
     RunStarted,
     to_line,
 )
-from fedwaggle.runs.listing import duration, find_run, list_runs, render_runs
+from fedwaggle.runs.listing import find_run, list_runs
+from fedwaggle.runs.listing.names import name_of
+from fedwaggle.runs.listing.table import duration, filtered, render_runs, sorted_runs
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -109,7 +112,7 @@ def test_the_table_shows_each_run_and_reads_no_markup(tmp_path: Path) -> None:
     with console.capture() as captured:
         console.print(render_runs(list_runs(tmp_path)))
     said = captured.get()
-    for word in ("[red]a", "interrupted", "1/2", "accuracy 0.75 (round 1)", "1:00", "7"):
+    for word in ("[red]a", "interrupted", "1/2", "accuracy 75.00 % (round 1)", "1:00"):
         assert word in said
 
 
@@ -117,3 +120,60 @@ def test_durations_are_as_short_as_they_can_be() -> None:
     assert [duration(each) for each in (0, 59.6, 600, 90_000)] == [
         *("0:00", "1:00", "10:00", "1 day, 1:00:00"),
     ]
+
+
+def test_a_run_without_a_name_has_two_words_by_which_it_is_found(tmp_path: Path) -> None:
+    named = a_run(tmp_path, "20260102T030405Z-iid")
+    plain = a_run(tmp_path, "20260103T000000Z")
+    second = a_run(tmp_path, "20260103T000000Z-2")
+    words = name_of(plain.name)
+    assert words.replace("-", "").isalpha()
+    assert words != name_of(second.name)
+    assert find_run(words, tmp_path) == plain
+    assert find_run("iid", tmp_path) == named
+    a_run(tmp_path, "20260104T000000Z-iid")
+    with pytest.raises(RunError, match="which 20260102T030405Z-iid, 20260104T000000Z-iid have"):
+        find_run("iid", tmp_path)
+
+
+def started(**changes: object) -> RunStarted:
+    values = {
+        **{"name": "x", "strategy": "S", "engine": "local", "num_rounds": 2, "nodes": 1, "seed": 7},
+        **changes,
+    }
+    return RunStarted(time=WHEN, **values)
+
+
+def write(root: Path, name: str, *events: Event) -> None:
+    (root / name).mkdir()
+    (root / name / "events.jsonl").write_text("".join(to_line(each) + "\n" for each in events))
+
+
+def test_the_table_says_what_tells_runs_apart_and_why_one_failed(tmp_path: Path) -> None:
+    write(tmp_path, "a", started(config={"lr": 0.1, "seed": 0, "outputs": "x"}), END)
+    failed = RunFailed(error="NodesError: no client", round=1, seconds=1.0)
+    write(tmp_path, "b", started(config={"lr": 0.2, "seed": 0, "outputs": "y"}), failed)
+    console = Console(width=120, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render_runs(list_runs(tmp_path)))
+    heading, first, second = captured.get().splitlines()
+    assert "differs by" in heading
+    assert "lr=0.1" in first
+    assert "seed" not in first
+    assert "NodesError: no client" in second
+    assert "lr=0.2" in second
+
+
+def test_runs_are_sorted_and_filtered(tmp_path: Path) -> None:
+    """Of three, two have finished; the one with the lower accuracy comes first by best."""
+    high = CheckpointSaved(round=1, metric="accuracy", value=0.9, file="", sha256="", bytes=1)
+    write(tmp_path, "a", started(config={"lr": 0.1}), high, END)
+    write(tmp_path, "b", started(config={"lr": 0.2}), BEST, END)
+    write(tmp_path, "c", started(config={"lr": 0.1}))
+    listings = list_runs(tmp_path)
+    assert [each.name for each in sorted_runs(listings, "best")] == ["c", "b", "a"]
+    assert [each.name for each in filtered(listings, ["status=finished", "lr=0.1"])] == ["a"]
+    with pytest.raises(ConfigError, match="--sort: expected one of started, name"):
+        sorted_runs(listings, "colour")
+    with pytest.raises(ConfigError, match="--filter: expected KEY=VALUE, got 'lr'"):
+        filtered(listings, ["lr"])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
-from click import Context
+from click import Context, Parameter
 from rich.console import Console
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from fedwaggle.errors import ConfigError, DiskError, EngineError, NodesError, WaggleError
 
-__all__ = ["FAILED", "app", "outputs_here", "show_tracebacks"]
+__all__ = ["FAILED", "Command", "app", "outputs_here", "show_tracebacks"]
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit statuses: a run failed, a request was wrong, Ctrl-C
 
@@ -40,12 +41,30 @@ class _Commands(TyperGroup):
             ctx.exit(FAILED if isinstance(error, _FAILURES) else REFUSED)
 
 
+class Command(TyperCommand):
+    """A command whose arguments have their help: typer 0.20 loses it with click 8.5."""
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401  # typer's own
+        callback: Callable[..., Any],
+        params: list[Parameter],
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        hints = get_type_hints(callback, include_extras=True)
+        for parameter in params:
+            if isinstance(parameter, TyperArgument) and parameter.help is None:
+                (info,) = hints[str(parameter.name)].__metadata__
+                parameter.help = info.help
+        super().__init__(*arguments, callback=callback, params=params, **settings)
+
+
 app = typer.Typer(
     name="waggle",
     cls=_Commands,
     help="Federated learning in which clients tell the server more than weights.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,  # an app's own error is shown as Python shows it
 )
 

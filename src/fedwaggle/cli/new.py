@@ -43,7 +43,10 @@ def _templates() -> list[str]:
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the project and of its folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of the project and of its folder: letters, digits and hyphens."),
+    ],
     template: Annotated[
         str,
         typer.Option(
@@ -53,10 +56,7 @@ def new(
         ),
     ] = "vision",
 ) -> None:
-    """Make a new project from a template, under a name of your own, ready to run.
-
-    NAME is that of the project and of its folder: letters, digits and hyphens.
-    """
+    """Make a new project from a template, under a name of your own, ready to run."""
     path = create_project(name, Path.cwd(), template)
     needed = _settings_of(template)["dependencies"]
     command = f"waggle run {name}"

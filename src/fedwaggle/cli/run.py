@@ -26,15 +26,24 @@ if TYPE_CHECKING:
 __all__ = ["parse_run_config", "parse_settings", "run"]
 
 _NODES = 10
+_CONFIG, _SIMULATION = "Run config", "Simulation"  # panels of the options
+_RESUME, _OUTPUT = "Resume", "Output"
 _PAIR = re.compile(r"""\S+?=(?:'[^']*'|"[^"]*"|\S+)""")  # what `flwr run` takes for one pair
 
 
 def run(
     ctx: typer.Context,
-    app: Annotated[Path, typer.Argument(help="Folder of a Flower app.")] = Path(),
+    app: Annotated[
+        Path, typer.Argument(help="Folder of a Flower app, with its pyproject.toml.")
+    ] = Path(),
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the app's config; repeat."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a key of the app's config; repeat.",
+            rich_help_panel=_CONFIG,
+        ),
     ] = None,
     run_config: Annotated[
         list[str] | None,
@@ -44,6 +53,7 @@ def run(
             metavar="PAIRS|FILE",
             help="The same, as `flwr run` takes it: 'KEY=VALUE ...', or a .toml file. "
             "Where both set a key, --set counts.",
+            rich_help_panel=_CONFIG,
         ),
     ] = None,
     nodes: Annotated[
@@ -52,6 +62,7 @@ def run(
             min=1,
             help="Simulated nodes; left out, as many as the run that is resumed has, or the app's "
             "own num-supernodes, or 10.",
+            rich_help_panel=_SIMULATION,
         ),
     ] = None,
     node_config: Annotated[
@@ -60,6 +71,7 @@ def run(
             "--node-config",
             metavar="PAIRS",
             help="'KEY=VALUE ...' for the node config of every node (local engine).",
+            rich_help_panel=_SIMULATION,
         ),
     ] = None,
     federation_config: Annotated[
@@ -69,6 +81,7 @@ def run(
             metavar="PAIRS",
             help="Nodes and resources as `flwr run` takes them: 'num-supernodes=20 "
             "client-resources-num-cpus=2'. --nodes, --workers and --gpus count before it.",
+            rich_help_panel=_SIMULATION,
         ),
     ] = None,
     seed: Annotated[
@@ -76,11 +89,15 @@ def run(
         typer.Option(
             help="Make random numbers repeatable that the app itself does not seed (local "
             "engine). The key `seed` of the app's config is another one.",
+            rich_help_panel=_SIMULATION,
         ),
     ] = None,
     engine: Annotated[
         Literal["local", "flower"],
-        typer.Option(help="local: this library's own. flower: stock `flwr run`, on Ray."),
+        typer.Option(
+            help="local: this library's own. flower: stock `flwr run`, on Ray.",
+            rich_help_panel=_SIMULATION,
+        ),
     ] = "local",
     workers: Annotated[
         int | None,
@@ -88,41 +105,76 @@ def run(
             min=0,
             help="Clients at a time; one a core if left out. 0 runs them in the server's process, "
             "for a debugger (local engine); a client that crashes ends the run then.",
+            rich_help_panel=_SIMULATION,
         ),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs for the clients to share; 0 hides them.")
+        int | None,
+        typer.Option(
+            min=0, help="GPUs for the clients to share; 0 hides them.", rich_help_panel=_SIMULATION
+        ),
     ] = None,
     clients_per_gpu: Annotated[
-        int | None, typer.Option(min=1, help="Clients at a time on a GPU: 1.")
+        int | None,
+        typer.Option(min=1, help="Clients at a time on a GPU: 1.", rich_help_panel=_SIMULATION),
     ] = None,
     client_timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="How long a client may take (local engine)."),
+        typer.Option(
+            metavar="SECONDS",
+            help="How long a client may take (local engine).",
+            rich_help_panel=_SIMULATION,
+        ),
     ] = None,
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="A fresh process for each message (local engine).")
+        bool,
+        typer.Option(
+            "--isolate",
+            help="A fresh process for each message (local engine).",
+            rich_help_panel=_SIMULATION,
+        ),
     ] = False,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with a run: latest, its name, a path.")
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run: latest, its name, a path.",
+            rich_help_panel=_RESUME,
+        ),
     ] = None,
     fork: Annotated[
-        bool, typer.Option("--fork", help="With --resume: begin a new run where that one is.")
+        bool,
+        typer.Option(
+            "--fork",
+            help="With --resume: begin a new run where that one is.",
+            rich_help_panel=_RESUME,
+        ),
     ] = False,
     json: Annotated[
         bool,
-        typer.Option("--json", help="Print the run's events, a JSON object a line (local engine)."),
+        typer.Option(
+            "--json",
+            help="Print the run's events, a JSON object a line (local engine).",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show warnings and errors alone.")
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Show warnings and errors alone.", rich_help_panel=_OUTPUT
+        ),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show Flower's log and all tracebacks, too.")
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Show Flower's log and all tracebacks, too.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = False,
 ) -> None:
     """Run a Flower app, and keep its record in ./outputs.
-
-    APP is its folder, the one with its pyproject.toml; this folder if left out.
 
     Exit status: 0 the run ended well, 1 it failed, 2 it was refused, 130 it was stopped.
     """

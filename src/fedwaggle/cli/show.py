@@ -21,28 +21,45 @@ Run = Annotated[str, typer.Argument(help="A run: latest, its name, or its folder
 
 def runs(
     root: Annotated[
-        Path | None, typer.Argument(help="Folder of runs; ./outputs by default.")
+        Path | None, typer.Argument(help="Folder of runs; ./outputs if left out.")
     ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY", help="Order: started, name, app, status, rounds, best, seconds or seed."
+        ),
+    ] = "started",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="KEY=VALUE",
+            help="Show those with this status, name, app or key of the config; repeat.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> None:
-    """List the runs in a folder.
-
-    ROOT is the folder; ./outputs if left out.
-    """
+    """List the runs in a folder."""
+    from pydantic import TypeAdapter
     from rich.console import Console
     from rich.measure import measure_renderables
 
-    from fedwaggle.runs.listing import list_runs, render_runs
+    from fedwaggle.runs.listing import RunListing, list_runs
+    from fedwaggle.runs.listing.table import filtered, render_runs, sorted_runs
 
     root = root or outputs_here()
-    listings = list_runs(root)
-    if listings:
+    listings = sorted_runs(filtered(list_runs(root), only or []), sort)
+    if as_json:
+        typer.echo(TypeAdapter(list[RunListing]).dump_json(listings, indent=2))
+    elif listings:
         console, table = Console(), render_runs(listings)
         if not console.is_terminal:  # what reads a file or a pipe wants whole lines
             wide = console.options.update(max_width=10_000)
             console.width = measure_renderables(console, wide, [table]).maximum
         console.print(table)
     else:
-        typer.echo(f"No runs in {root}; `waggle run` makes one.")
+        which = f" with {', '.join(only)}" if only else ""
+        typer.echo(f"No runs{which} in {root}; `waggle run` makes one.")
 
 
 def report(
@@ -60,10 +77,7 @@ def report(
         int | None, typer.Option(min=0, max=65535, help="Port to serve at; any if left out.")
     ] = None,
 ) -> None:
-    """Write the report of a run as one HTML file, or serve it live.
-
-    RUN is latest, the name of a run, or its folder; latest if left out.
-    """
+    """Write the report of a run as one HTML file, or serve it live."""
     from fedwaggle.runs import report as reports
     from fedwaggle.runs.listing import find_run
 
@@ -82,10 +96,7 @@ def report(
 
 
 def watch(run: Run = "latest") -> None:
-    """Watch a run in the terminal, until it ends or q is pressed.
-
-    RUN is latest, the name of a run, or its folder; latest if left out.
-    """
+    """Watch a run in the terminal, until it ends or q is pressed."""
     from fedwaggle.runs.listing import find_run
     from fedwaggle.runs.terminal.watch import watch as watch_run
 
@@ -93,18 +104,26 @@ def watch(run: Run = "latest") -> None:
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Two runs or more.", metavar="RUN RUN...")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two runs or more: latest, its name, or its folder.", metavar="RUN RUN..."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="File to write.")] = Path("comparison.html"),
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Show it in the browser.")
+    ] = False,
 ) -> None:
-    """Compare runs in one HTML file.
-
-    RUN is latest, the name of a run, or its folder; two runs or more.
-    """
+    """Compare runs in one HTML file."""
     from fedwaggle.runs.listing import find_run
     from fedwaggle.runs.report.compare import write_comparison
 
     root = outputs_here()
-    typer.echo(write_comparison([find_run(run, root) for run in runs], output))
+    file = write_comparison([find_run(run, root) for run in runs], output)
+    typer.echo(file)
+    if open_browser:
+        webbrowser.open(file.absolute().as_uri())
 
 
 def track(
@@ -114,10 +133,7 @@ def track(
     ] = None,
     project: Annotated[str, typer.Option(help="Project in Weights & Biases.")] = "fedwaggle",
 ) -> None:
-    """Show a run in a tracker, whole: one that has ended, or one that goes on until its end.
-
-    RUN is latest, the name of a run, or its folder; latest if left out.
-    """
+    """Show a run in a tracker, whole: one that has ended, or one that goes on until its end."""
     import time
 
     from fedwaggle.runs.listing import find_run

@@ -82,6 +82,7 @@ class RunStarted(_Event):
 
     event: Literal["run-started"] = "run-started"
     name: str = Field(description="Name of the run.")
+    app: str = Field(default="", description="The app's package, if it is known.")
     strategy: str = Field(description="Class of the strategy.")
     engine: str = Field(description="What carries the messages.")
     num_rounds: int = Field(description="Rounds that were asked for.")

@@ -139,6 +139,8 @@ class RunRecord:
         without a word.
     name : str
         Name of the run.
+    app : str
+        The app's package, if it is known.
     strategy : str
         Class of the strategy.
     engine : str
@@ -178,6 +180,7 @@ class RunRecord:
     path: Path
     status: RunStatus = "interrupted"
     name: str = ""
+    app: str = ""
     strategy: str = ""
     engine: str = ""
     seed: int | None = None
@@ -382,6 +385,7 @@ class RecordReader:
             return {"name": self._path.name, **self._resumed()}
         return {
             "name": begun.name,
+            "app": begun.app,
             "strategy": begun.strategy,
             "engine": begun.engine,
             "seed": begun.seed,

@@ -59,6 +59,7 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     config: dict[str, Any] = Field(default={}, description="The run config, as Flower gave it.")
+    app: str = Field(default="", description="The app's package.")
     seed: int = Field(default=0, description="The seed of the run.")
     engine: str = Field(default="", description="What carries the messages.")
     versions: dict[str, str] = Field(default={}, description="Versions of what it ran on.")

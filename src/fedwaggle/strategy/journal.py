@@ -77,6 +77,7 @@ class Journal:
         self._record(
             RunStarted(
                 name=self._run.name if self._run else "",
+                app=request.app if request else "",
                 strategy=strategy,
                 engine=engine,
                 num_rounds=num_rounds,

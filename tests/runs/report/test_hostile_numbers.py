@@ -19,7 +19,8 @@ from rich.console import Console
 
 from fedwaggle.runs import load
 from fedwaggle.runs.events import CheckpointSaved, ClientUpdated, Event, RoundFinished, RunFinished
-from fedwaggle.runs.listing import list_runs, render_runs
+from fedwaggle.runs.listing import list_runs
+from fedwaggle.runs.listing.table import render_runs
 from fedwaggle.runs.report import write_report
 from fedwaggle.runs.report.compare import write_comparison
 from fedwaggle.runs.report.server import ReportServer

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from fedwaggle.engine.screen.progress import Progress, Shown
-from fedwaggle.runs.listing import duration
+from fedwaggle.runs.listing.table import duration
 
 if TYPE_CHECKING:
     from flwr.app import Message

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from fedwaggle.numbers import as_float
 from fedwaggle.runs.events import ClientQuarantined
-from fedwaggle.runs.listing import STATUS_STYLES, duration
+from fedwaggle.runs.listing.table import STATUS_STYLES, duration
 from fedwaggle.runs.record import RoundRecord, RunRecord
 from fedwaggle.text import printable
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedwaggle.numbers import value_text
-from fedwaggle.runs.listing import STATUS_STYLES, duration
+from fedwaggle.runs.listing.table import STATUS_STYLES, duration
 from fedwaggle.runs.paths import BEST, REPORT
 from fedwaggle.runs.record import RunRecord
 from fedwaggle.text import printable
