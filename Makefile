@@ -2,18 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CODE := src quickstart templates tests benchmarks README.md  # other apps may lie beside these
+CODE := src quickstart templates tests benchmarks scripts README.md  # other apps may lie beside these
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Many tests wait for processes that they started. A module's tests stay together, in their order.
 PARALLEL ?= --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: run test check slow coverage bench clean
+.PHONY: run test check docs slow coverage bench clean
 
 run: $(VENV)/.run-ready  ## train the quickstart
 	$(BIN)/waggle run quickstart
 
-test: $(VENV)/.test-ready check  ## check the code, then run the fast suite
+test: $(VENV)/.test-ready check docs  ## check the code and the documentation, then run the fast suite
 	$(BIN)/python -m pytest $(PARALLEL)
 
 coverage: $(VENV)/.test-ready  ## the fast suite with the lines that it runs; an eighth slower
@@ -31,8 +31,11 @@ check: $(VENV)/.test-ready  ## style, types and the direction of imports
 	$(BIN)/mypy src quickstart
 	PYTHONPATH=quickstart $(BIN)/lint-imports --no-cache
 
+docs: $(VENV)/.test-ready  ## build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

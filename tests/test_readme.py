@@ -31,7 +31,7 @@ def test_python_is_the_quickstart_s_own() -> None:
     files = (ROOT / "quickstart" / "my_federated_project").glob("*.py")
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
     shown = [part for block in blocks("python") for part in block.split("    ...\n")]
-    assert len(shown) == 4
+    assert len(shown) == 3
     for part in shown:
         assert part in source, part
 

@@ -18,6 +18,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Mapping
+from importlib.metadata import EntryPoints, entry_points
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 from pydantic import (
@@ -38,6 +39,7 @@ __all__ = [
     "PARTITIONERS",
     "TRACKER_NAMES",
     "RunConfig",
+    "added_trackers",
     "default_values",
     "mistakes_in",
     "read_config",
@@ -61,15 +63,22 @@ Partitioner: TypeAlias = Literal[
 ]
 PARTITIONERS: tuple[str, ...] = get_args(Partitioner)
 
-TRACKER_NAMES = ("wandb", "tensorboard")
+TRACKER_NAMES = ("wandb", "mlflow", "tensorboard", "csv")
+_TRACKER_GROUP = "fedwaggle.trackers"  # of entry points
 
 C = TypeVar("C", bound="RunConfig")
 
 
+def added_trackers() -> EntryPoints:
+    """Return the trackers that other packages add."""
+    return entry_points(group=_TRACKER_GROUP)
+
+
 def _known_trackers(value: str) -> str:
-    for name in _names(value):
-        if name not in TRACKER_NAMES:
-            raise ValueError(f"a list of {', '.join(TRACKER_NAMES)}, separated by commas")
+    if not set(_names(value)) <= set(TRACKER_NAMES):
+        known = [*TRACKER_NAMES, *added_trackers().names]
+        if not set(_names(value)) <= set(known):
+            raise ValueError(f"a list of {', '.join(known)}, separated by commas")
     return value
 
 
@@ -281,10 +290,13 @@ class RunConfig(BaseModel):
         "of losses, errors and perplexities.",
     )
     tracker: Annotated[str, AfterValidator(_known_trackers)] = Field(
-        default="", description="Where to show the run too: `wandb`, `tensorboard`, or both."
+        default="",
+        description="Where to show it too: `wandb`, `mlflow`, `tensorboard`, `csv`, or several.",
     )
     wandb_project: str = Field(
-        default="fedwaggle", min_length=1, description="Project in Weights & Biases."
+        default="fedwaggle",
+        min_length=1,
+        description="Project in Weights & Biases; experiment in MLflow.",
     )
     outputs: str = Field(default="", description="Absolute folder of all runs.")
     run_name: str = Field(default="", description="A name for people.")

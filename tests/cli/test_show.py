@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fedwaggle.config import RunConfig
@@ -131,7 +132,7 @@ def test_track_needs_a_tracker_that_is_known(
 ) -> None:
     done = waggle("track", *options)
     assert done.returncode == 2
-    assert "--tracker: expected one of tensorboard, wandb, got" in done.stderr
+    assert "--tracker: expected one of csv, mlflow, tensorboard, wandb, got" in done.stderr
 
 
 def test_track_fails_if_the_tracker_does(waggle, two_runs: list[Path]) -> None:
@@ -160,3 +161,16 @@ def test_h_is_help_and_options_stand_in_panels(waggle) -> None:
     for panel in ("Run config", "Simulation", "Resume", "Output"):
         assert f" {panel} " in said
     assert "Folder of a Flower app" in said
+
+
+def test_a_run_is_exported_as_tables_of_any_kind(waggle, two_runs: list[Path]) -> None:
+    done = waggle("export", "latest", "--csv", "--parquet", "--latex")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    rounds = pd.read_csv(folder / "rounds.csv")
+    assert rounds["round"].tolist() == pd.read_parquet(folder / "rounds.parquet")["round"].tolist()
+    assert (folder / "updates.csv").exists()
+    assert "\\toprule" in (folder / "rounds.tex").read_text()
+    refused = waggle("export", "latest")
+    assert refused.returncode == 2
+    assert "expected --csv, --parquet or --latex" in refused.stderr

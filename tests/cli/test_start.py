@@ -36,7 +36,9 @@ def test_version_is_the_package_s(waggle) -> None:
 
 def test_every_command_is_there() -> None:
     names = sorted(command.name for command in app.registered_commands)
-    assert names == ["compare", "config", "list", "new", "report", "run", "runs", "track", "watch"]
+    assert names == [
+        *("compare", "config", "export", "list", "new", "report", "run", "runs", "track", "watch")
+    ]
 
 
 def test_a_refused_request_is_one_message_and_status_2(waggle) -> None:

@@ -49,7 +49,7 @@ def test_a_run_is_shown_whole(
     assert texts(reader, "quarantines")[0] == (1, "`2: nan: 'w' is NaN`")
     assert texts(reader, "decisions")[0] == (1, "`Plateau: wait (0 of 2)`")
     assert texts(reader, "run/started")[0][0] == 0
-    assert texts(reader, "run/finished") == [(3, "3 rounds, final model `cd`")]
+    assert texts(reader, "run/finished") == [(3, "`3 rounds, final model cd`")]
     round_1 = next(event for event in whole_run if isinstance(event, RoundFinished))
     assert reader.Tensors("global/accuracy")[0].wall_time == round_1.time.timestamp()
 
@@ -67,7 +67,7 @@ def test_a_resumed_run_has_neither_gaps_nor_doubles(
     reader = read(run)
     assert [step for step, _ in values(reader, "global/accuracy")] == [0, 1, 2, 3]
     assert [step for step, _ in texts(reader, "quarantines")] == [1, 2, 3]
-    assert texts(reader, "run/resumed") == [(1, "from round 1")]
+    assert texts(reader, "run/resumed") == [(1, "`from round 1`")]
 
 
 def test_names_and_numbers_of_a_hostile_client_break_nothing(

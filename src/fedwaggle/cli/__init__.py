@@ -17,6 +17,7 @@ app.command(name="list", cls=Command, hidden=True)(show.runs)
 app.command(name="report", cls=Command)(show.report)
 app.command(name="watch", cls=Command)(show.watch)
 app.command(name="compare", cls=Command)(show.compare)
+app.command(name="export", cls=Command)(show.export)
 app.command(name="track", cls=Command)(show.track)
 
 __all__ = ["app"]

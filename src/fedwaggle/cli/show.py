@@ -1,4 +1,4 @@
-"""``waggle runs``, ``report``, ``watch``, ``compare`` and ``track``: readers of runs."""
+"""``waggle runs``, ``report``, ``watch``, ``compare``, ``export``, ``track``: readers of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from fedwaggle.cli.base import FAILED, outputs_here
 from fedwaggle.errors import ConfigError
 
-__all__ = ["compare", "report", "runs", "track", "watch"]
+__all__ = ["compare", "export", "report", "runs", "track", "watch"]
 
 _LOOK_SECONDS = 0.5
 _TRACK_SECONDS = 600.0  # for an upload of a whole run
@@ -129,20 +129,24 @@ def compare(
 def track(
     run: Run = "latest",
     tracker: Annotated[
-        list[str] | None, typer.Option(help="wandb or tensorboard; repeat for both.")
+        list[str] | None, typer.Option(help="wandb, mlflow, tensorboard or csv; repeat.")
     ] = None,
-    project: Annotated[str, typer.Option(help="Project in Weights & Biases.")] = "fedwaggle",
+    project: Annotated[
+        str, typer.Option(help="Project in Weights & Biases; experiment in MLflow.")
+    ] = "fedwaggle",
 ) -> None:
     """Show a run in a tracker, whole: one that has ended, or one that goes on until its end."""
     import time
 
+    from fedwaggle.config import added_trackers
     from fedwaggle.runs.listing import find_run
     from fedwaggle.runs.record import is_being_written
     from fedwaggle.trackers import TRACKERS, open_trackers
 
-    known = ", ".join(TRACKERS)
-    if unknown := [name for name in tracker or [""] if name not in TRACKERS]:
-        raise ConfigError([f"--tracker: expected one of {known}, got {name!r}" for name in unknown])
+    known = [*TRACKERS, *added_trackers().names]
+    if unknown := [name for name in tracker or [""] if name not in known]:
+        names = ", ".join(known)
+        raise ConfigError([f"--tracker: expected one of {names}, got {name!r}" for name in unknown])
     path = find_run(run, outputs_here())
     started = open_trackers(tracker or (), path, project=project)
     while is_being_written(path) and not all(one.is_dropped for one in started):
@@ -152,3 +156,39 @@ def track(
     if len(started) < len(set(tracker or ())) or any(one.is_dropped for one in started):
         raise typer.Exit(FAILED)
     typer.echo(f"{path.name} is shown in {', '.join(one.name for one in started)}")
+
+
+def export(
+    run: Run = "latest",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV files.")] = False,
+    as_parquet: Annotated[bool, typer.Option("--parquet", help="Write Parquet files.")] = False,
+    as_latex: Annotated[
+        bool, typer.Option("--latex", help="Write the rounds as a table for LaTeX (booktabs).")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write into; `export` in the run if left out.")
+    ] = None,
+) -> None:
+    """Write a run's rounds and updates as tables."""
+    from fedwaggle.runs import load
+    from fedwaggle.runs.listing import find_run
+
+    if not (as_csv or as_parquet or as_latex):
+        raise ConfigError(["export: expected --csv, --parquet or --latex; choose one, or several"])
+    path = find_run(run, outputs_here())
+    record = load(path)
+    folder = output or path / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    rounds, updates = record.rounds_to_pandas(), record.to_pandas()
+    if as_csv:
+        rounds.to_csv(folder / "rounds.csv", index=False)
+        updates.to_csv(folder / "updates.csv", index=False)
+    if as_parquet:
+        rounds.to_parquet(folder / "rounds.parquet", index=False)
+        updates.to_parquet(folder / "updates.parquet", index=False)
+    if as_latex:
+        shown = rounds.filter(regex="^(round|learning_rate|updates|quarantined|metrics\\..*)$")
+        shown.columns = shown.columns.str.removeprefix("metrics.").str.replace("_", " ")
+        text = shown.to_latex(index=False, float_format="%.4g", na_rep="", escape=True)
+        (folder / "rounds.tex").write_text(text)
+    typer.echo(folder)

@@ -184,6 +184,17 @@ class ClientUpdated(_Event):
         return self.scale < 1 or self.weight is not None
 
 
+class ClientEvaluated(_Event):
+    """A client's evaluation of the model was admitted."""
+
+    event: Literal["client-evaluated"] = "client-evaluated"
+    round: int = Field(description="The round.")
+    client: str = Field(description="Name of the client.")
+    metrics: dict[str, MetricValue] = Field(
+        description="What it measured, with its number of examples."
+    )
+
+
 class ClientQuarantined(_Event):
     """A client's reply was refused."""
 
@@ -306,6 +317,7 @@ Event: TypeAlias = Annotated[
     | LabelsCounted
     | RoundStarted
     | ClientUpdated
+    | ClientEvaluated
     | ClientQuarantined
     | DecisionTaken
     | RoundFinished

@@ -2,7 +2,7 @@
 
 A record has the JSON of the metadata, not the dataclass. So a field is known by its values: a
 number, a boolean, a text, or a history (numbers in an order: a list, or an object whose keys
-count, such as ``{"epoch_1": 0.9, "epoch_2": 0.7}``). Objects in objects give dotted names. The
+count steps, such as ``{"epoch_1": 0.9, "epoch_2": 0.7}``). Other objects give dotted names. The
 report, the trackers and the tables of pandas all take their fields from here.
 """
 
@@ -25,7 +25,9 @@ _MOST_CHARTABLE = 64  # fields of one reply
 _DEEPEST = 4
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_COUNTING_KEY = re.compile(r"(?:.*[^0-9])?([0-9]{1,15})", re.DOTALL)
+_COUNTING_KEY = re.compile(
+    r"(?:epoch|step|batch|iteration|iter|round)s?[ _-]?([0-9]{1,15})", re.IGNORECASE
+)
 
 
 def fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

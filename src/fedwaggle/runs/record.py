@@ -23,6 +23,7 @@ from fedwaggle.errors import RunError
 from fedwaggle.runs.events import (
     BestModel,
     CheckpointSaved,
+    ClientEvaluated,
     ClientQuarantined,
     ClientUpdated,
     DecisionTaken,
@@ -80,6 +81,8 @@ class RoundRecord:
         Clients that were left out, since they did not answer before.
     updates : tuple[ClientUpdated, ...]
         The admitted updates, with metrics and metadata.
+    evaluations : tuple[ClientEvaluated, ...]
+        What clients measured of the model, each on its own data.
     quarantined : tuple[ClientQuarantined, ...]
         The refused replies, with their reasons.
     missing : tuple[str, ...]
@@ -112,6 +115,7 @@ class RoundRecord:
     clients: tuple[str, ...] = ()
     cooling_down: tuple[str, ...] = ()
     updates: tuple[ClientUpdated, ...] = ()
+    evaluations: tuple[ClientEvaluated, ...] = ()
     quarantined: tuple[ClientQuarantined, ...] = ()
     missing: tuple[str, ...] = ()
     evaluate_missing: tuple[str, ...] = ()
@@ -317,9 +321,9 @@ class RecordReader:
     def add(self, event: Event | UnknownEvent) -> None:
         """Take the next event; one of a newer version is skipped."""
         match event:
-            case RoundStarted() | ClientUpdated() | ClientQuarantined() | DecisionTaken():
+            case RoundStarted() | ClientUpdated() | ClientEvaluated() | ClientQuarantined():
                 self._add_to_round(event.round, event)
-            case RoundFinished():
+            case DecisionTaken() | RoundFinished():
                 self._add_to_round(event.round, event)
             case CheckpointSaved():
                 self._checkpoints.append(event)
@@ -462,6 +466,7 @@ def _round_record(server_round: int, events: Sequence[Event]) -> RoundRecord:
     record = RoundRecord(
         server_round,
         updates=tuple(each for each in events if isinstance(each, ClientUpdated)),
+        evaluations=tuple(each for each in events if isinstance(each, ClientEvaluated)),
         quarantined=tuple(each for each in events if isinstance(each, ClientQuarantined)),
         decisions=tuple(each for each in events if isinstance(each, DecisionTaken)),
     )

@@ -20,6 +20,7 @@ from fedwaggle.runs.events import (
     BestModel,
     CheckpointFailed,
     CheckpointSaved,
+    ClientEvaluated,
     ClientQuarantined,
     ClientUpdated,
     DecisionTaken,
@@ -173,6 +174,10 @@ class Journal:
                 weight=update.weight,
             )
         )
+
+    def evaluation(self, server_round: int, client: str, metrics: Mapping[str, Any]) -> None:
+        """Record a client's evaluation that was admitted."""
+        self._record(ClientEvaluated(round=server_round, client=client, metrics=dict(metrics)))
 
     def quarantined(
         self, server_round: int, bad: Quarantined, phase: Literal["train", "evaluate"]

@@ -1,4 +1,4 @@
-"""Trackers: W&B and TensorBoard as readers of a run's record.
+"""Trackers: W&B, MLflow, TensorBoard, CSV and others as readers of a run's record.
 
 A tracker's library lives in a process of its own (:mod:`fedwaggle.trackers.process`), so that
 nothing it does to its process (W&B replaces ``sys.exit``, hooks the exit of the interpreter and
@@ -6,8 +6,9 @@ waits there for uploads) is done to the run's. The process follows ``events.json
 ever writes its record, and no tracker can stop, slow, change or corrupt it. A tracker that fails
 or hangs is dropped with one warning.
 
-Each module named in :data:`TRACKERS` has one function, ``open_tracker(run_path, project, warn)``,
-that returns a :class:`Sink`. What it hands to ``warn`` becomes a warning.
+The module of a tracker has one function, ``open_tracker(run_path, project, warn)``, that returns a
+:class:`Sink`. What it hands to ``warn`` becomes a warning. A package of somebody else's adds a
+tracker by an entry point of the group ``fedwaggle.trackers`` that names its module.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from fedwaggle.config import added_trackers
 from fedwaggle.errors import TrackerError
 from fedwaggle.runs.events import Event
 from fedwaggle.runs.paths import EVENTS
@@ -57,6 +59,8 @@ class Tracker:
 
 
 TRACKERS = {
+    "csv": Tracker(package="csv", extra=""),
+    "mlflow": Tracker(package="mlflow", extra="mlflow"),
     "tensorboard": Tracker(package="tensorboard", extra="tensorboard"),
     "wandb": Tracker(package="wandb", extra="wandb"),
 }
@@ -71,7 +75,7 @@ def open_trackers(names: Sequence[str], run_path: Path, *, project: str) -> list
     Parameters
     ----------
     names : Sequence[str]
-        Names in :data:`TRACKERS`.
+        Names in :data:`TRACKERS`, or of entry points of the group ``fedwaggle.trackers``.
     run_path : Path
         The run's folder; trackers keep their files in it.
     project : str
@@ -86,19 +90,21 @@ def open_trackers(names: Sequence[str], run_path: Path, *, project: str) -> list
     past = whole_bytes(run_path / EVENTS)
     started = []
     for name in dict.fromkeys(names):
-        module = f"fedwaggle.trackers.{name}"
         try:
-            _check(name)
+            module = _module_of(name)
             started.append(TrackerProcess(name, module, run_path, project=project, past=past))
         except (TrackerError, OSError) as error:
             logger.warning("Tracker %s is left out: %s.", name, error)
     return started
 
 
-def _check(name: str) -> None:
-    """Raise TrackerError if a tracker cannot be used here."""
+def _module_of(name: str) -> str:
+    """Return the module of a tracker; raise TrackerError if it cannot be used here."""
     if name not in TRACKERS:
-        raise TrackerError(f"expected one of {', '.join(TRACKERS)}, got {name!r}")
+        added = {point.name: point.module for point in added_trackers()}
+        if name not in added:
+            raise TrackerError(f"expected one of {', '.join([*TRACKERS, *added])}, got {name!r}")
+        return added[name]
     tracker = TRACKERS[name]
     found = find_spec(tracker.package)
     if found is None or found.origin is None:  # without an origin it is just a folder of that name
@@ -106,3 +112,4 @@ def _check(name: str) -> None:
             f"the package {tracker.package} is not installed; "
             f"pip install 'fedwaggle[{tracker.extra}]'"
         )
+    return f"fedwaggle.trackers.{name}"

@@ -19,20 +19,22 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from fedwaggle.runs.events import (
-    ClientQuarantined,
-    DecisionTaken,
-    Event,
-    RoundStarted,
-    RunFailed,
-    RunFinished,
-    RunResumed,
-    RunStarted,
-)
+from fedwaggle.runs.events import Event, RoundStarted
 from fedwaggle.text import printable
+from fedwaggle.trackers.happenings import happening
 from fedwaggle.trackers.round_metrics import RoundFacts, Rounds
 
 __all__ = ["TensorBoardTracker", "open_tracker"]
+
+_FILED_UNDER = {
+    "started": "run/started",
+    "resumed": "run/resumed",
+    "finished": "run/finished",
+    "failed": "run/failed",
+    "decision": "decisions",
+    "quarantine": "quarantines",
+    "best-model": "best model",
+}
 
 FLUSH_SECONDS = 5  # TensorBoard's own reading interval is 5 s, too
 
@@ -82,10 +84,12 @@ class TensorBoardTracker:
         facts = self._rounds.see(event)
         if facts is not None:
             self._show_round(facts)
-        said = _text(event)
+        said = happening(event)
         if said is not None:
-            name, text = said
-            self._add(text_pb(name, text), getattr(event, "round", self._round), event.time)
+            # TensorBoard shows text as Markdown, so what somebody else wrote is set as code.
+            text = f"{said.client}: {said.text}" if said.client else said.text
+            step = said.round if said.round >= 0 else self._round
+            self._add(text_pb(_FILED_UNDER[said.what], _code(text)), step, event.time)
 
     def close(self) -> None:
         """Write what is left, and close the file."""
@@ -99,28 +103,6 @@ class TensorBoardTracker:
 
     def _add(self, summary: Summary, step: int, time: datetime) -> None:
         self._writer.add_event(FileEvent(wall_time=time.timestamp(), step=step, summary=summary))
-
-
-def _text(event: Event) -> tuple[str, str] | None:
-    """Return what happened, for a person, and the name that it is filed under.
-
-    TensorBoard shows text as Markdown, so what somebody else wrote is set as code.
-    """
-    match event:
-        case RunStarted():
-            about = f"strategy {event.strategy}, engine {event.engine}, seed {event.seed}"
-            return "run/started", _code(about)
-        case RunResumed():
-            return "run/resumed", f"from round {event.round}"
-        case RunFinished():
-            return "run/finished", f"{event.rounds} rounds, final model `{event.sha256}`"
-        case RunFailed():
-            return "run/failed", _code(event.error)
-        case DecisionTaken():
-            return "decisions", _code(f"{event.policy}: {event.action} ({event.reason})")
-        case ClientQuarantined():
-            return "quarantines", _code(f"{event.client}: {event.code}: {event.reason}")
-    return None
 
 
 def _code(text: str) -> str:

@@ -18,7 +18,7 @@ from fedwaggle.runs.record import RunRecord, is_being_written, record_of
 
 __all__ = ["RunListing", "find_run", "list_runs", "record_in_short"]
 
-_CLIENT_UPDATED = b'"event":"client-updated"'
+_OF_A_CLIENT = (b'"event":"client-updated"', b'"event":"client-evaluated"')
 
 
 @dataclass(frozen=True)
@@ -163,4 +163,5 @@ def _events_in_short(lines: Lines) -> Iterator[Event | UnknownEvent]:
 
 def _unless_an_update(line: bytes) -> Event | UnknownEvent | None:
     # Where a line is laid out in another way, it is parsed as the others are.
-    return None if _CLIENT_UPDATED in line[:100] else parse_line(line)
+    head = line[:100]
+    return None if any(kind in head for kind in _OF_A_CLIENT) else parse_line(line)

@@ -23,6 +23,11 @@ from fedwaggle.runs.report.charts.clients import STATES, client_figures
 from fedwaggle.runs.report.charts.costs import cost_figures
 from fedwaggle.runs.report.charts.fields import DrawnFields, drawn_fields, field_figures
 from fedwaggle.runs.report.charts.figure import Figure
+from fedwaggle.runs.report.charts.keyed import (
+    evaluation_figures,
+    keyed_figures,
+    partition_figures,
+)
 from fedwaggle.runs.report.charts.models import model_figures
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.story import RunStory, tell
@@ -160,7 +165,13 @@ def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | Non
     sections = [
         Section("Model", paired(model_figures(story))),
         Section("Clients", paired(client_figures(story, clients, fields))),
-        Section("What clients report besides", paired(field_figures(story, fields))),
+        Section(
+            "Fairness and data", paired([*evaluation_figures(story), *partition_figures(story)])
+        ),
+        Section(
+            "What clients report besides",
+            paired([*field_figures(story, fields), *keyed_figures(story)]),
+        ),
         Section("Time and traffic", paired(cost_figures(story))),
     ]
     rounds = [min(story.rounds, default=0), max(story.rounds, default=0)]

@@ -13,15 +13,17 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from fedwaggle.numbers import as_float
+from fedwaggle.numbers import as_float, is_ordinary
 from fedwaggle.runs.events import (
     BestModel,
     CheckpointFailed,
     CheckpointSaved,
+    ClientEvaluated,
     ClientQuarantined,
     ClientUpdated,
     DecisionTaken,
     Event,
+    LabelsCounted,
     NotRepeatable,
     RoundFinished,
     RoundStarted,
@@ -42,6 +44,7 @@ __all__ = ["Cell", "Latest", "Refusal", "Round", "RunStory", "State", "tell"]
 T = TypeVar("T")
 
 MOST_KEPT = 400
+_MOST_EVALUATED = 8  # metrics of clients' evaluations
 
 
 class State(IntEnum):
@@ -143,6 +146,10 @@ class RunStory:
         Names, in the order in which people count.
     fields : FieldTable
         What clients said about themselves.
+    label_counts : dict[str, dict[str, int]]
+        Examples of each class that a client trains on, by its name.
+    evaluations : dict[str, dict[int, dict[str, float]]]
+        What clients measured of the model: metric to round to client to value.
     decisions, quarantines, refusals, troubles : Latest
         The last of them, and their number: by code, where they have one.
     bounded : Latest
@@ -169,6 +176,8 @@ class RunStory:
     cells: Sequence[Cell] = ()
     clients: Sequence[str] = ()
     fields: FieldTable = field(default_factory=FieldTable)
+    label_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    evaluations: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     decisions: Latest[DecisionTaken] = field(default_factory=Latest)
     quarantines: Latest[ClientQuarantined] = field(default_factory=Latest)
     bounded: Latest[ClientUpdated] = field(default_factory=Latest)
@@ -258,6 +267,8 @@ class _Teller:
         self.cells: list[Cell] = []
         self.rows: dict[tuple[int, str], int] = {}
         self.fields = FieldTable()
+        self.label_counts: dict[str, dict[str, int]] = {}
+        self.evaluations: dict[str, dict[int, dict[str, float]]] = {}
         self.unknown: Counter[str] = Counter()
         self.superseded = 0
         self.wall_seconds = 0.0  # of the processes before this one
@@ -282,6 +293,10 @@ class _Teller:
                 self._end_round(event)
             case RunStarted():
                 self.started = event
+            case LabelsCounted():
+                self.label_counts.update(event.clients)
+            case ClientEvaluated():
+                self._evaluation(event)
             case RunResumed():
                 self.resumes.append(event)
             case RunFinished() | RunFailed():
@@ -319,6 +334,8 @@ class _Teller:
             cells=self.cells,
             clients=sorted({cell.client for cell in self.cells}, key=natural_key),
             fields=self.fields,
+            label_counts=self.label_counts,
+            evaluations=self.evaluations,
             decisions=self.decisions,
             quarantines=self.quarantines,
             bounded=self.bounded,
@@ -360,6 +377,14 @@ class _Teller:
                 event.round, event.client, problem.code, problem.message, problem.paths
             )
             self.refusals.add(refusal, problem.code)
+
+    def _evaluation(self, event: ClientEvaluated) -> None:
+        for name, value in event.metrics.items():
+            if isinstance(value, list) or not is_ordinary(as_float(value)):
+                continue
+            if name in self.evaluations or len(self.evaluations) < _MOST_EVALUATED:
+                rounds = self.evaluations.setdefault(name, {})
+                rounds.setdefault(event.round, {})[event.client] = as_float(value)
 
     def _quarantine(self, event: ClientQuarantined) -> None:
         self.quarantines.add(event, event.code)

@@ -16,6 +16,7 @@ from fedwaggle.text import printable
 __all__ = ["TableCell", "TableColumn", "TableOf", "TableRow", "tables"]
 
 _MOST_CLIENTS = 200
+_MOST_TEXTS = 10  # of one field
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def tables(story: RunStory, clients: Sequence[ClientFacts]) -> list[TableOf]:
         _silent(story, ids),
         _refusals(story, ids),
         _troubles(story),
+        _texts(story),
         _clients(clients),
     ]
     return always + [table for table in maybe if table.rows]
@@ -218,6 +220,18 @@ def _troubles(story: RunStory) -> TableOf:
         _columns("#Round", "File", "Error"),
         rows,
         note=_cut(len(rows), story.troubles.count),
+    )
+
+
+def _texts(story: RunStory) -> TableOf:
+    """Return what clients report in words: an operating system, a device, a reason."""
+    rows = [
+        TableRow([_text(name, 60), _text(text, 100, "text"), _number(count)])
+        for name, counts in story.fields.texts.items()
+        for text, count in counts.most_common(_MOST_TEXTS)
+    ]
+    return TableOf(
+        "texts", "What clients report in words", _columns("Field", "Text", "#Updates"), rows
     )
 
 

@@ -33,6 +33,7 @@ from fedwaggle.strategy.replies.shelf import MetadataShelf
 from fedwaggle.strategy.state import RunState
 from fedwaggle.strategy.step.aggregation import is_robust, needs_change, required_metrics
 from fedwaggle.strategy.step.collecting import Collector, collector_for
+from fedwaggle.strategy.step.contents import metrics_in
 from fedwaggle.strategy.step.evaluations import (
     aggregate_evaluations,
     leading_metrics,
@@ -142,6 +143,7 @@ class Phases(Generic[M]):
                 self._journal.quarantined(server_round, reply, "evaluate")
                 quarantined.append(reply)
             else:
+                self._journal.evaluation(server_round, client, metrics_in(reply.message.content))
                 admitted.append(reply)
         dropped = {reply.client: reply.dropped_metrics for reply in admitted}
         warn_of_dropped("evaluate", server_round, dropped)

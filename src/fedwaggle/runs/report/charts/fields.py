@@ -12,6 +12,7 @@ import numpy as np
 from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.report.charts.cells import history_steps, thin
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, band, layout, line
+from fedwaggle.runs.report.charts.keyed import keyed_names
 from fedwaggle.runs.report.charts.spreads import by_round, named_points
 from fedwaggle.runs.report.stats import far_above, groups, spread
 from fedwaggle.runs.report.story import RunStory
@@ -33,7 +34,9 @@ class DrawnFields:
 def drawn_fields(story: RunStory) -> DrawnFields:
     """Return the fields to draw: those that most updates have, 12 of a kind, 3 histories."""
     table = story.fields
-    numbers, left_a = _most_common(table.numbers, 12, first="training_time")
+    keyed = {name for names in keyed_names(table.numbers).values() for name in names}
+    single = {name: rows for name, rows in table.numbers.items() if name not in keyed}
+    numbers, left_a = _most_common(single, 12, first="training_time")
     booleans, left_b = _most_common(table.booleans, 12, first="converged")
     histories, left_c = _most_common(table.histories, 3, first="training_losses")
     return DrawnFields(numbers, booleans, histories, left_a + left_b + left_c)
