@@ -80,7 +80,11 @@ def test_every_mistake_is_told_at_once() -> None:
         ("trust-pickle", 0, "true or false"),
         ("dataset", "", "a text that is not empty"),
         ("dataset", 1, "a text"),
-        ("tracker", "wandb,comet", "a list of wandb, mlflow, tensorboard, csv, separated by commas"),
+        (
+            "tracker",
+            "wandb,comet",
+            "a list of wandb, mlflow, tensorboard, csv, separated by commas",
+        ),
         ("fork", True, "false unless resume names the run to fork"),
         ("min-replies", 1, "0, or at least min-train-nodes, which is 2"),
         ("fraction-evaluate", 1.01, "less than or equal to 1"),

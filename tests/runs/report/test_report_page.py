@@ -245,3 +245,16 @@ def test_a_hundred_metrics_are_counted_not_drawn(tmp_path: Path) -> None:
     assert "86 more metrics are in events.jsonl." in page
     drawn = [figure["key"] for figure in page_data(page)["figures"]]
     assert sum(key.startswith("metric-") for key in drawn) == 14
+
+
+def test_the_curve_stands_above_the_figures_and_the_hashes_are_folded(tmp_path: Path) -> None:
+    """Title, curve, tiles, settings that were changed; hashes and versions are asked for."""
+    path = write_run(tmp_path / "20260102T090000Z-bees", run_events(Federation(lr=0.02)))
+    page = render(path)
+    order = [
+        page.index(part)
+        for part in ("<h1>bees</h1>", 'id="chart-metric-0"', 'id="tiles"', 'id="changed"')
+    ]
+    assert order == sorted(order)
+    assert "<li>lr <b>0.02</b></li>" in page
+    assert page.index('<details class="card" id="about">') < page.index('id="facts"')

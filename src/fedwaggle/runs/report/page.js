@@ -27,6 +27,7 @@
 
   // --- colours: "@ink" is the variable --ink of the style sheet
   function painted(value, key) {
+    if (key === "colorscale") return value.map(([at, name]) => [at, name[0] === "@" ? colour(name) : name]);
     if (Array.isArray(value)) {
       const inside = value[0] && typeof value[0] === "object" && !Array.isArray(value[0]);
       return inside || /color$/i.test(key) ? value.map((item) => painted(item, key)) : value;
@@ -127,10 +128,15 @@
     return { data: data.filter((trace) => trace.y.some(Boolean)), layout };
   }
 
+  // Rounds are whole numbers, and so are their ticks: every 1, 2, 5, 10, 20, 50 ...
+  function wholeStep(least) {
+    for (let power = 1; ; power *= 10) for (const digit of [1, 2, 5]) if (digit * power >= least) return digit * power;
+  }
+
   function roundsFigure(figure) {
     const data = figure.data.map(roundsTrace);
     if (figure.overlay) state.clients.slice(0, 8).forEach((id, i) => data.push(ownLine(id, figure.overlay, i)));
-    const layout = { ...figure.layout };
+    const layout = { ...figure.layout, xaxis: { ...figure.layout.xaxis, dtick: wholeStep((state.to - state.from) / 10) } };
     if (layout.shapes) layout.shapes = layout.shapes.filter((s) => inRange(s.x0));
     if (layout.annotations) layout.annotations = layout.annotations.filter((a) => inRange(a.x));
     return { data, layout };

@@ -15,6 +15,7 @@ from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.events import parse_line
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.lines import Lines
+from fedwaggle.runs.listing.names import name_of
 from fedwaggle.runs.paths import EVENTS, REPORT
 from fedwaggle.runs.reading import resume_rounds
 from fedwaggle.runs.record import is_being_written
@@ -31,7 +32,7 @@ from fedwaggle.runs.report.charts.keyed import (
 from fedwaggle.runs.report.charts.models import model_figures
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.story import RunStory, tell
-from fedwaggle.runs.report.summary import config_rows, facts, notes, status, tiles
+from fedwaggle.runs.report.summary import changed_rows, config_rows, facts, notes, status, tiles
 from fedwaggle.runs.report.tables import tables
 from fedwaggle.runs.request import Request, read_request
 from fedwaggle.text import printable
@@ -162,8 +163,10 @@ def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | Non
     clients = client_facts(story)
     fields = drawn_fields(story)
     cells = columns(story, clients, fields.numbers, fields.booleans, fields.histories)
+    model = model_figures(story)
+    lead = replace(model[0], wide=True) if model else None
     sections = [
-        Section("Model", paired(model_figures(story))),
+        Section("Model", paired(model[1:])),
         Section("Clients", paired(client_figures(story, clients, fields))),
         Section(
             "Fairness and data", paired([*evaluation_figures(story), *partition_figures(story)])
@@ -183,17 +186,22 @@ def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | Non
         "drawn": cells.drawn,
         "total_examples": _total(client.num_examples for client in clients),
         "states": [{"code": s.code, "word": word, "color": color} for s, word, color in states],
-        "figures": [figure.payload() for section in sections for figure in section.figures],
+        "figures": [
+            *([lead.payload()] if lead else []),
+            *(figure.payload() for section in sections for figure in section.figures),
+        ],
         "live": live,
     }
-    name = printable(story.started.name, 100) if story.started else ""
-    name = name or printable(run.resolve().name, 100)
+    folder = printable(run.resolve().name, 100)
+    name = printable(name_of(run.resolve().name), 100)
     return build_page(
         "report.html",
         title=f"{name} · Waggle",
         data=data,
         name=name,
-        subtitle=_subtitle(story),
+        subtitle=_subtitle(story, folder),
+        lead=lead,
+        changed=changed_rows(story),
         status=status(story, is_live=is_being_written(run)),
         tiles=tiles(story),
         facts=facts(story, _request_of(run)),
@@ -211,11 +219,11 @@ def _total(counts: Iterable[float | None]) -> float:
     return math.fsum(count for count in counts if count is not None and is_ordinary(count))
 
 
-def _subtitle(story: RunStory) -> str:
+def _subtitle(story: RunStory, folder: str) -> str:
     if not (begun := story.started):
-        return "The run has not begun."
+        return f"{folder}: the run has not begun."
     strategy = printable(begun.strategy, 60)
-    return f"{strategy}, started {begun.time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{folder} · {strategy}, started {begun.time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _left_out(fields: DrawnFields, *, complete: bool) -> list[str]:

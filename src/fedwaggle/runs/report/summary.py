@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedwaggle.config import default_values
 from fedwaggle.numbers import value_text
 from fedwaggle.runs.events import RunFailed, RunFinished
 from fedwaggle.runs.record import config_of, status_of
@@ -15,9 +16,21 @@ from fedwaggle.runs.report.words import bytes_text, seconds_text
 from fedwaggle.runs.request import Request
 from fedwaggle.text import printable
 
-__all__ = ["Fact", "Note", "Status", "Tile", "config_rows", "facts", "notes", "status", "tiles"]
+__all__ = [
+    "Fact",
+    "Note",
+    "Status",
+    "Tile",
+    "changed_rows",
+    "config_rows",
+    "facts",
+    "notes",
+    "status",
+    "tiles",
+]
 
 
+_PLACES = ("outputs", "resume", "fork", "run-name")  # they say where a run is, not what it is
 _TONES = {"failed": "bad", "finished": "good", "running": "open", "interrupted": "warn"}
 
 
@@ -216,6 +229,16 @@ def notes(story: RunStory, left_out: Sequence[str]) -> list[Note]:
         count = story.unknown.total()
         found.append(Note(f"{count:,} events of a newer version are left out: {kinds}."))
     return found + [Note(text) for text in left_out]
+
+
+def changed_rows(story: RunStory) -> list[tuple[str, str]]:
+    """Return the keys of the run config that have another value than the library's default."""
+    defaults = default_values()
+    return [
+        (key, value)
+        for key, value in config_rows(story)
+        if key not in _PLACES and value != str(defaults.get(key, ""))
+    ]
 
 
 def config_rows(story: RunStory) -> list[tuple[str, str]]:

@@ -101,7 +101,8 @@ def layout(
     y_axis = {**axis, "title": {**title, "text": y}}
     return {
         "height": height,
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+        "margin": {"l": 8, "r": 12, "t": 34, "b": 8},  # at the top is room for the toolbar
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "@muted", "activecolor": "@ink"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "@ink"},
@@ -115,8 +116,8 @@ def layout(
         "legend": {
             "orientation": "h",
             "x": 0,
-            "y": 1.02,
-            "yanchor": "bottom",
+            "y": -0.2,  # below, where the toolbar cannot cover it
+            "yanchor": "top",
             "font": {"size": 11, "color": "@ink"},
         },
         "hovermode": "closest",

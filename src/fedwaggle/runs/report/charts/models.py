@@ -160,9 +160,17 @@ def _metric_figure(
         layout=layout(
             shapes=[_step_line(at) for at, _ in steps],
             annotations=[_step_label(at, rate, at_top=falls) for at, rate in steps],
-            yaxis={"tickformat": ".0%"} if percent else {},
+            yaxis={"tickformat": ".0%"} if percent else _count_axis(known),
         ),
     )
+
+
+def _count_axis(values: Sequence[float]) -> dict[str, object]:
+    """Return an axis of whole numbers from 0 where all values are such, and nothing elsewhere."""
+    if not values or any(value < 0 or value != int(value) for value in values):
+        return {}
+    most = max(values)
+    return {"rangemode": "tozero", **({"dtick": 1, "range": [0, most + 1]} if most <= 10 else {})}
 
 
 def _best_mark(best: BestValue) -> Trace:
