@@ -13,7 +13,7 @@ from fedwaggle.runs.events import to_line
 from fedwaggle.runs.listing import list_runs
 from fedwaggle.runs.reading import current_events, follow, read_events
 from fedwaggle.runs.report import read_story, write_report
-from fedwaggle.runs.report.compare import write_comparison
+from fedwaggle.runs.report.comparing import write_comparison
 from fedwaggle.runs.terminal.screen import frame
 from fedwaggle.runs.terminal.watch import Tail
 from runs.report_data import Federation, run_events, write_run

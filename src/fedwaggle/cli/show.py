@@ -117,7 +117,7 @@ def compare(
 ) -> None:
     """Compare runs in one HTML file."""
     from fedwaggle.runs.listing import find_run
-    from fedwaggle.runs.report.compare import write_comparison
+    from fedwaggle.runs.report.comparing import write_comparison
 
     root = outputs_here()
     file = write_comparison([find_run(run, root) for run in runs], output)

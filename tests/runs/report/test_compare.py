@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.report.compare import write_comparison
+from fedwaggle.runs.report.comparing import write_comparison
 from runs.report_data import HOSTILE, Federation, hostile_events, run_events, write_run
 
 
@@ -19,6 +20,7 @@ def text_of(page: str) -> str:
 
 
 def compared(tmp_path: Path, *kinds: Federation) -> str:
+    tmp_path.mkdir(exist_ok=True)
     runs = [write_run(tmp_path / f"run-{i}", run_events(kind)) for i, kind in enumerate(kinds)]
     return write_comparison(runs, tmp_path / "compare.html").read_text()
 
@@ -93,3 +95,14 @@ def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a", run_events()), tmp_path / "gone"]
     with pytest.raises(RunError, match=r"gone/events\.jsonl"):
         write_comparison(runs, tmp_path / "compare.html")
+
+
+def test_three_experiments_are_lines_over_what_they_were_asked(tmp_path: Path) -> None:
+    """One axis for the learning rate, in its order, and one for the best accuracy."""
+    page = compared(tmp_path, *(Federation(lr=lr) for lr in (0.01, 0.05, 0.09)))
+    found = re.search(r'id="page-data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    (figure,) = [f for f in json.loads(found[1])["figures"] if f["key"] == "parallel"]
+    assert [trace["x"] for trace in figure["data"]] == [["lr", "best accuracy"]] * 3
+    assert [trace["y"][0] for trace in figure["data"]] == [0.0, 0.5, 1.0]
+    assert '"key":"parallel"' not in compared(tmp_path / "two", Federation(), Federation(lr=0.05))

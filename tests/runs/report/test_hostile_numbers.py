@@ -22,7 +22,7 @@ from fedwaggle.runs.events import CheckpointSaved, ClientUpdated, Event, RoundFi
 from fedwaggle.runs.listing import list_runs
 from fedwaggle.runs.listing.table import render_runs
 from fedwaggle.runs.report import write_report
-from fedwaggle.runs.report.compare import write_comparison
+from fedwaggle.runs.report.comparing import write_comparison
 from fedwaggle.runs.report.server import ReportServer
 from fedwaggle.runs.terminal.screen import frame
 from runs.report_data import Federation, run_events, write_run

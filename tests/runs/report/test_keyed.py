@@ -9,7 +9,10 @@ from fedwaggle.runs.events import (
     Event,
     LabelsCounted,
     RoundFinished,
+    RoundStarted,
 )
+from fedwaggle.runs.report.charts.clients import client_figures
+from fedwaggle.runs.report.charts.costs import cost_figures
 from fedwaggle.runs.report.charts.fields import drawn_fields, field_figures
 from fedwaggle.runs.report.charts.keyed import (
     evaluation_figures,
@@ -117,3 +120,36 @@ def test_texts_are_counted_in_a_table() -> None:
         ["device", "cpu", "2"],
         ["device", "gpu", "1"],
     ]
+
+
+def test_the_best_metric_is_drawn_against_what_it_cost() -> None:
+    """From 0.1 to 0.9 in two rounds of 1 MB down, 1 MB up and 3 s: 95 % of the way is round 2."""
+    rounds = [
+        event
+        for number, accuracy in ((1, 0.7), (2, 0.9))
+        for event in (
+            RoundStarted(
+                round=number, learning_rate=0.1, sampled=1, available=1, bytes_down=1_000_000
+            ),
+            RoundFinished(
+                round=number, metrics={"accuracy": accuracy}, bytes_up=1_000_000, seconds=3.0
+            ),
+        )
+    ]
+    initial = RoundFinished(round=0, metrics={"accuracy": 0.1}, seconds=0.0)
+    figures = {each.key: each for each in cost_figures(story_of(initial, *rounds))}
+    (trace,) = figures["value-for-bytes"].traces
+    assert (trace["x"], trace["y"]) == ([0.0, 2.0, 4.0], [0.1, 0.7, 0.9])
+    assert figures["value-for-seconds"].note == (
+        "95 % of the way to the best value: round 2, after 4 MB and 6 s."
+    )
+
+
+def test_the_length_of_updates_is_a_band() -> None:
+    first = update(1, "a", {}).model_copy(update={"norm": 3.0})
+    (figure,) = [
+        each
+        for each in client_figures(story_of(first), [], drawn_fields(story_of(first)))
+        if each.key == "norms"
+    ]
+    assert figure.traces[-1]["y"] == [3.0]

@@ -12,7 +12,7 @@ import pytest
 
 from fedwaggle.runs.events import Event, to_line
 from fedwaggle.runs.report import ReportServer, write_report
-from fedwaggle.runs.report.compare import write_comparison
+from fedwaggle.runs.report.comparing import write_comparison
 from runs.report_data import Federation, hostile_events, run_events, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -102,7 +102,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_chart_is_drawn_without_an_error_or_a_request(tab: Tab, report: str) -> None:
     tab.open(report)
     drawn = tab.page.locator(".chart:has(svg.main-svg)").count()
-    assert drawn == tab.page.locator(".chart").count() == 12
+    assert drawn == tab.page.locator(".chart").count() == 14
     assert tab.problems == []
     assert [url for url in tab.requests if not url.startswith("data:")] == [report]
 
@@ -283,3 +283,13 @@ def test_a_comparison_is_drawn_without_an_error_or_a_request(tab: Tab, tmp_path:
     assert named == ["1: lr = 0.01", "2: lr = 0.05"]
     assert [asked for asked in tab.requests if not asked.startswith("data:")] == [url]
     assert tab.problems == []
+
+
+def test_a_picture_is_saved_with_its_title_on_white(tab: Tab, report: str) -> None:
+    tab.open(report)
+    tab.page.locator("#chart-metric-0").hover()
+    with tab.page.expect_download() as download:
+        tab.page.locator('#chart-metric-0 [data-title="Save as SVG"]').click()
+    picture = Path(download.value.path()).read_text()
+    assert "Accuracy by round" in picture
+    assert "rgb(255, 255, 255)" in picture

@@ -197,7 +197,7 @@ def test_a_report_that_cannot_be_written_says_so(run: Path) -> None:
 def test_drawing_needs_neither_torch_nor_flower() -> None:
     """In a fresh process."""
     heavy = ["torch", "flwr", "pandas", "datasets", "ray", "wandb"]
-    code = "import sys, fedwaggle.runs.report, fedwaggle.runs.report.compare; print(*sys.modules)"
+    code = "import sys, fedwaggle.runs.report, fedwaggle.runs.report.comparing; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(heavy) & set(done.stdout.split())
 

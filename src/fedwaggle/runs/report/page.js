@@ -144,7 +144,22 @@
 
   const builders = { rounds: roundsFigure, map: mapFigure, clients: clientsFigure, fixed: (f) => f };
   const touch = matchMedia("(pointer: coarse)").matches;
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  // A picture for a paper has its title, and white behind it.
+  const saved = (format) => ({
+    name: `Save as ${format.toUpperCase()}`,
+    icon: Plotly.Icons.camera,
+    click(chart) {
+      const title = { text: chart.getAttribute("aria-label"), font: { size: 15 } };
+      const layout = { ...chart.layout, title, paper_bgcolor: "white", plot_bgcolor: "white" };
+      layout.margin = { ...layout.margin, t: 48 };
+      const size = { width: chart.clientWidth, height: chart.clientHeight + 20, scale: format === "png" ? 3 : 1 };
+      Plotly.downloadImage({ data: chart.data, layout }, { format, filename: chart.id.replace("chart-", ""), ...size });
+    },
+  });
+  const config = {
+    responsive: true, displaylogo: false, modeBarButtonsToAdd: [saved("svg"), saved("png")],
+    modeBarButtonsToRemove: ["toImage", "lasso2d", "select2d", "autoScale2d"],
+  };
 
   function drawOne(figure) {
     const { data, layout } = builders[figure.kind](figure);

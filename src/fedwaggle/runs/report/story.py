@@ -146,6 +146,8 @@ class RunStory:
         Names, in the order in which people count.
     fields : FieldTable
         What clients said about themselves.
+    norms : dict[int, float]
+        Length of each update's change to the model, where it was measured; by row.
     label_counts : dict[str, dict[str, int]]
         Examples of each class that a client trains on, by its name.
     evaluations : dict[str, dict[int, dict[str, float]]]
@@ -176,6 +178,7 @@ class RunStory:
     cells: Sequence[Cell] = ()
     clients: Sequence[str] = ()
     fields: FieldTable = field(default_factory=FieldTable)
+    norms: dict[int, float] = field(default_factory=dict)
     label_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     evaluations: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     decisions: Latest[DecisionTaken] = field(default_factory=Latest)
@@ -267,6 +270,7 @@ class _Teller:
         self.cells: list[Cell] = []
         self.rows: dict[tuple[int, str], int] = {}
         self.fields = FieldTable()
+        self.norms: dict[int, float] = {}
         self.label_counts: dict[str, dict[str, int]] = {}
         self.evaluations: dict[str, dict[int, dict[str, float]]] = {}
         self.unknown: Counter[str] = Counter()
@@ -334,6 +338,7 @@ class _Teller:
             cells=self.cells,
             clients=sorted({cell.client for cell in self.cells}, key=natural_key),
             fields=self.fields,
+            norms=self.norms,
             label_counts=self.label_counts,
             evaluations=self.evaluations,
             decisions=self.decisions,
@@ -370,6 +375,8 @@ class _Teller:
         cell.state, cell.seconds, cell.bytes = state, event.seconds, event.bytes
         cell.num_examples = as_float(event.num_examples)
         self.fields.add(row, metadata)
+        if event.norm is not None and is_ordinary(event.norm):
+            self.norms[row] = event.norm
         if event.is_bounded:
             self.bounded.add(event)
         if problem := event.metadata_error:

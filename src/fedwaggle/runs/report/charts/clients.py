@@ -40,6 +40,7 @@ def client_figures(
         return []
     figures = [*_time(story, fields), _cohort(story), _map(story, clients)]
     figures += history_figures(story, fields)
+    figures += _norms(story)
     many = len(clients) > _MANY_CLIENTS
     return [*figures, *(_histograms(clients) if many else _participation())]
 
@@ -67,6 +68,22 @@ def _time(story: RunStory, fields: DrawnFields) -> list[Figure]:
             traces=traces,
             layout=layout(y="s", yaxis={"rangemode": "tozero"}),
             overlay=("seconds", 0),
+        )
+    ]
+
+
+def _norms(story: RunStory) -> list[Figure]:
+    """Return how far clients moved the model, if that was measured."""
+    rounds, spreads = by_round(story, story.norms)
+    if not rounds:
+        return []
+    return [
+        Figure(
+            "norms",
+            "Length of clients' updates",
+            note="L2 norm of each change to the trained arrays. Clients that drift apart move far.",
+            traces=band(rounds, spreads, SERIES[5], ("median", "10 % to 90 % of clients")),
+            layout=layout(yaxis={"rangemode": "tozero"}),
         )
     ]
 

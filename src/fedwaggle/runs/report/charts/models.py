@@ -58,6 +58,10 @@ class Family:
                     return values
         return {}
 
+    def is_of(self, best: BestValue) -> bool:
+        """Return whether it is the metric of a best value."""
+        return self.name == _plain(best.metric)
+
 
 def families(rounds: Sequence[RoundFinished], first: str = "accuracy") -> list[Family]:
     """Return the run's metrics: ``first``, then the loss, then the others as they came.

@@ -19,7 +19,8 @@ from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.record import config_of, is_being_written
 from fedwaggle.runs.report.charts.figure import Figure, Trace, layout, line, rounded
 from fedwaggle.runs.report.charts.models import best_value, families
-from fedwaggle.runs.report.comparison import ComparedRun, Group, comparison_tables, grouped
+from fedwaggle.runs.report.comparing.groups import ComparedRun, Group, comparison_tables, grouped
+from fedwaggle.runs.report.comparing.parallel import parallel_figures
 from fedwaggle.runs.report.page import build_page
 from fedwaggle.runs.report.render import footer, paired, read_story
 from fedwaggle.runs.report.words import plotly_text, title_text
@@ -91,7 +92,8 @@ def _read(path: Path, label: str) -> ComparedRun:
 def _render(runs: Sequence[ComparedRun], now: datetime) -> str:
     groups = grouped(runs)
     metrics = _metrics(runs)
-    figures = paired([_curves(groups, m, f"metric-{i}") for i, m in enumerate(metrics)])
+    curves = [_curves(groups, m, f"metric-{i}") for i, m in enumerate(metrics)]
+    figures = paired([*curves, *parallel_figures(groups)])
     rounds = [n for run in runs for n in run.story.rounds]
     data: dict[str, Any] = {
         "rounds": [min(rounds, default=0), max(rounds, default=0)],
@@ -148,7 +150,17 @@ def _curves(groups: Sequence[Group], metric: str, key: str) -> Figure:
         f"{title_text(metric, 40)} by round",
         note="Of several seeds: the mean, one standard deviation around it, and each run thin.",
         traces=traces,
-        layout=layout(height=360),
+        layout=layout(height=360, yaxis={"tickformat": ".0%"} if _is_share(metric, groups) else {}),
+    )
+
+
+def _is_share(metric: str, groups: Sequence[Group]) -> bool:
+    """Return whether a metric is shown in percent, as in a report."""
+    values = [
+        v for group in groups for run in group.runs for v in run.curves.get(metric, {}).values()
+    ]
+    return "acc" in metric.lower() and all(
+        0 <= value <= 1 for value in values if is_ordinary(value)
     )
 
 

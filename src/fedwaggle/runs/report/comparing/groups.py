@@ -23,7 +23,7 @@ from fedwaggle.runs.report.tables import TableCell, TableColumn, TableOf, TableR
 from fedwaggle.runs.report.words import bytes_text, seconds_text, title_text
 from fedwaggle.text import printable
 
-__all__ = ["ComparedRun", "Group", "comparison_tables", "grouped"]
+__all__ = ["ComparedRun", "Group", "comparison_tables", "differing_keys", "grouped"]
 
 # Keys that say where things go, not what is computed; the seed is what a group varies.
 _NOT_THE_EXPERIMENT = {
@@ -81,6 +81,24 @@ class Group:
         """One run of each seed, so that a repeated run does not count twice."""
         return list({run.seed: run for run in self.runs}.values())
 
+    @property
+    def metric(self) -> str:
+        """The metric of its best values."""
+        return next((run.best.metric for run in self.by_seed if run.best), "")
+
+    @property
+    def best(self) -> float | None:
+        """The mean of its runs' best values, or None if there is none."""
+        found = [run.best for run in self.by_seed if run.best and is_ordinary(run.best.value)]
+        values = [best.value for best in found if best.metric == self.metric]
+        return statistics.fmean(values) if values else None
+
+    def value_of(self, key: str) -> float | str:
+        """Return what its runs were asked, as a number or a text."""
+        value = _asked(self.runs[0]).get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value if is_number else _shown(value)  # type: ignore[return-value]
+
 
 def grouped(runs: Sequence[ComparedRun]) -> list[Group]:
     """Return the runs in groups, each with a name that says what sets it apart."""
@@ -93,6 +111,13 @@ def grouped(runs: Sequence[ComparedRun]) -> list[Group]:
         Group(_group_name(group[0], keys, number), SERIES[(number - 1) % len(SERIES)], group)
         for number, group in enumerate(members.values(), start=1)
     ]
+
+
+def differing_keys(groups: Sequence[Group]) -> list[str]:
+    """Return the keys of the run config that set groups apart."""
+    firsts = [group.runs[0] for group in groups]
+    own = {key for run in firsts for key in run.config}
+    return [key for key in _differing(firsts) if key in own and key not in _NOT_THE_EXPERIMENT]
 
 
 def _group_name(run: ComparedRun, keys: Sequence[str], number: int) -> str:
