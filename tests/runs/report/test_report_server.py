@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedwaggle.errors import RunError
+from fedwaggle.runs import Run
 from fedwaggle.runs.report import ReportServer
 from runs.report_data import run_events, write_run
 from waiting import PATIENCE
@@ -40,7 +41,13 @@ def test_the_live_page_may_ask_its_server_and_nobody_else(tmp_path: Path) -> Non
         assert "connect-src &#39;self&#39;" in ask(server, "/")[1]
 
 
-@pytest.mark.parametrize("path", ["/events.jsonl", "/../run.json", "/?x", "/index.html"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/events.jsonl", "/../run.json", "/?x", "/index.html", "/runs/", "/runs/none/"),
+        *("/runs/../run/", "/runs/run/events.jsonl", "/runs/%2e%2e/", "/runs/run%2frun.json/"),
+    ],
+)
 def test_nothing_else_is_served(tmp_path: Path, path: str) -> None:
     with ReportServer(write_run(tmp_path / "run", run_events()[:5])) as server:
         assert ask(server, path)[0] == 404
@@ -85,3 +92,25 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == b""
+
+
+def test_all_runs_of_the_folder_have_a_list_and_a_page_each(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "20260102T090000Z-iid", run_events()[:5])
+    write_run(tmp_path / "20260102T090001Z-<b>", run_events())
+    with ReportServer(first) as server:
+        status, page = ask(server, "/runs")
+        assert status == 200
+        assert '<a href="/runs/20260102T090000Z-iid/">iid</a>' in page
+        assert "<b>" not in page.replace("<body>", "")
+        assert "<script" not in page
+        assert ask(server, "/runs/20260102T090001Z-%3Cb%3E/")[0] == 200
+        assert ask(server, "/runs/20260102T090000Z-iid/version") == ask(server, "/version")
+
+
+def test_the_version_tells_whether_a_process_is_still_there(tmp_path: Path) -> None:
+    """A run that is killed leaves its record as it was; the page shows it as interrupted."""
+    run = Run.create(tmp_path)
+    with ReportServer(run.path) as server:
+        running = ask(server, "/version")[1]
+        run._lines.close()  # what the system does for a process that is killed
+        assert ask(server, "/version")[1] != running

@@ -18,6 +18,7 @@ from fedwaggle.text import printable
 __all__ = [
     "SORT_KEYS",
     "STATUS_STYLES",
+    "cells_of",
     "differences",
     "duration",
     "filtered",
@@ -67,17 +68,40 @@ def render_runs(listings: Sequence[RunListing]) -> Table:
         table.add_column("differs by", overflow="fold")
     table.add_column("folder", overflow="fold", min_width=16)  # of a start's time
     for each, values in zip(listings, differ, strict=True):
+        cells = cells_of(each, values)
         table.add_row(
-            Text(printable(each.name, 64)),
-            *([Text(printable(each.app, 64))] if has_apps else []),
-            Text(each.status, style=STATUS_STYLES[each.status]),
-            f"{each.rounds}/{each.num_rounds}",
-            _outcome(each),
-            duration(each.seconds),
-            *([Text(_settings(values))] if any(differ) else []),
-            Text(printable(each.path.name)),
+            Text(cells["name"]),
+            *([Text(cells["app"])] if has_apps else []),
+            Text(cells["status"], style=STATUS_STYLES[each.status]),
+            cells["rounds"],
+            Text(cells["best"], style="red" if each.error else ""),
+            cells["time"],
+            *([Text(cells["differs"])] if any(differ) else []),
+            Text(cells["folder"]),
         )
     return table
+
+
+def cells_of(each: RunListing, differs: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a list shows of a run, as texts.
+
+    Parameters
+    ----------
+    each : RunListing
+        The run.
+    differs : Mapping[str, Any]
+        The settings that tell it from the others, as :func:`differences` returns them.
+    """
+    return {
+        "name": printable(each.name, 64),
+        "app": printable(each.app, 64),
+        "status": each.status,
+        "rounds": f"{each.rounds}/{each.num_rounds}",
+        "best": printable(each.error, 120) or _best(each.best),
+        "time": duration(each.seconds),
+        "differs": _settings(differs),
+        "folder": printable(each.path.name),
+    }
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -145,12 +169,6 @@ def duration(seconds: float) -> str:
     """
     text = str(timedelta(seconds=round(seconds)))
     return text.removeprefix("0:").removeprefix("0")
-
-
-def _outcome(each: RunListing) -> Text:
-    if each.error:
-        return Text(printable(each.error, 120), style="red")
-    return Text(_best(each.best))
 
 
 def _best(best: BestModel | None) -> str:

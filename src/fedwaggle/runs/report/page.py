@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["build_page", "json_for_script"]
+__all__ = ["build_index", "build_page", "json_for_script"]
 
 _HERE = Path(__file__).parent
 
@@ -61,6 +62,20 @@ def build_page(template: str, title: str, data: dict[str, Any], **words: object)
             **words,
         )
     )
+
+
+def build_index(title: str, runs: Sequence[Mapping[str, str]]) -> str:
+    """Return the page that lists runs; every text is escaped, and no script runs.
+
+    Parameters
+    ----------
+    title : str
+        Of the page.
+    runs : Sequence[Mapping[str, str]]
+        Of each run: ``name``, ``folder``, ``status``, ``rounds``, ``best``, ``time``, ``differs``.
+    """
+    style = Markup(_asset("page.css"))  # noqa: S704  # our own text
+    return _environment().get_template("index.html").render(title=title, style=style, runs=runs)
 
 
 def json_for_script(data: object) -> str:

@@ -1,24 +1,31 @@
-"""The live page: the report of a run that goes on, on 127.0.0.1.
+"""The live pages: the report of a run that goes on, and those beside it, on 127.0.0.1.
 
-The page asks every few seconds for the version of the record, and loads itself again when it
+``/`` is the run, ``/runs`` the list of the runs in its folder, ``/runs/NAME/`` one of them. A page
+asks every few seconds for the version of the record, and loads itself again when it
 has changed. Drawing takes time that the run may need, so the pauses grow with it.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 import webbrowser
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
+from threading import BoundedSemaphore, Lock, Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+from urllib.parse import unquote
 
 from fedwaggle.errors import RunError
-from fedwaggle.runs.paths import EVENTS
+from fedwaggle.runs.paths import EVENTS, run_folders
+from fedwaggle.runs.record import is_being_written
+from fedwaggle.runs.report.index import render_index
 from fedwaggle.runs.report.render import render
 
 __all__ = ["ReportServer", "serve"]
@@ -26,6 +33,9 @@ __all__ = ["ReportServer", "serve"]
 logger = logging.getLogger(__name__)
 
 _PAUSE = 2.0  # seconds between two questions of a page, at least
+_REQUEST_SECONDS = 10.0  # that a browser may take for its question
+_MOST_THREADS = 32
+_MOST_PAGES = 8  # of other runs; a page is some megabytes
 _SHARE = 20  # drawing may take one part in so many of the time
 
 
@@ -51,10 +61,10 @@ class ReportServer:
     """
 
     def __init__(self, run: Path, port: int = 0) -> None:
-        self._page = _LivePage(run)
-        self._page.html()  # what cannot be read is said now, and not to the browser
+        pages = _Pages(run)
+        pages.main.html()  # what cannot be read is said now, and not to the browser
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self._page))
+            self._server = _Server(("127.0.0.1", port), _handler(pages))
         except OSError as error:
             raise RunError(
                 f"port {port}: cannot be had ({error.strerror}); name another one, or 0 for any"
@@ -127,7 +137,8 @@ class _LivePage:
             facts = (self._run / EVENTS).stat()
         except OSError as error:
             raise RunError(f"{self._run / EVENTS}: gone ({error.strerror})") from error
-        return f"{facts.st_size}-{facts.st_mtime_ns}"
+        is_live = is_being_written(self._run)  # a process that died leaves the file as it was
+        return f"{facts.st_size}-{facts.st_mtime_ns}-{is_live:d}"
 
     def html(self) -> str:
         """Return the page as the record stands."""
@@ -141,23 +152,76 @@ class _LivePage:
             return self._drawn[1]
 
 
-def _handler(page: _LivePage) -> type[BaseHTTPRequestHandler]:
-    answers: dict[str, tuple[str, Callable[[], str]]] = {
-        "/": ("text/html", page.html),
-        "/version": ("text/plain", page.version),
-    }
+class _Pages:
+    """The pages of a run and of the other runs in its folder; the last few are kept."""
 
+    def __init__(self, run: Path) -> None:
+        self.main = _LivePage(run)
+        self._root = run.absolute().parent
+        self._lock = Lock()
+        self._kept: OrderedDict[str, _LivePage] = OrderedDict()
+
+    def answer_to(self, path: str) -> tuple[str, Callable[[], str]] | None:
+        """Return the kind of an answer and what makes it; None if there is no such page."""
+        if path == "/runs":
+            return "text/html", partial(render_index, self._root)
+        page, _, name = self._page_of(path)
+        if page is None or name not in ("", "version"):
+            return None
+        return ("text/plain", page.version) if name else ("text/html", page.html)
+
+    def _page_of(self, path: str) -> tuple[_LivePage | None, str, str]:
+        match = re.fullmatch(r"/runs/([^/]+)/(version)?", path)
+        if match is None:
+            return self.main, "/", path.removeprefix("/")
+        folder = unquote(match[1])
+        if folder not in {each.name for each in run_folders(self._root)}:
+            return None, "", ""
+        with self._lock:
+            page = self._kept.pop(folder, None) or _LivePage(self._root / folder)
+            self._kept[folder] = page
+            while len(self._kept) > _MOST_PAGES:
+                self._kept.popitem(last=False)
+        return page, folder, match[2] or ""
+
+
+class _Server(ThreadingHTTPServer):
+    """A server with so many threads at most: who comes then is turned away."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._free = BoundedSemaphore(_MOST_THREADS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer in a thread, if one is free."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer, and free the thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+
+def _handler(pages: _Pages) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Answer with the page or its version, to this machine's own names only."""
+        """Answer with a page or its version, to this machine's own names only."""
+
+        timeout = _REQUEST_SECONDS
 
         def do_GET(self) -> None:  # http.server's name
             """Answer a question."""
             # A page of another site may resolve its own name to 127.0.0.1 and ask us then.
             host = self.headers.get("Host", "").rsplit(":", 1)[0]
-            if host not in ("127.0.0.1", "localhost") or self.path not in answers:
+            found = pages.answer_to(self.path) if host in ("127.0.0.1", "localhost") else None
+            if found is None:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            kind, answer = answers[self.path]
+            kind, answer = found
             try:
                 body = answer().encode()
             except RunError as error:
