@@ -81,6 +81,10 @@ def test_a_run_without_a_key_is_shown_offline_and_whole(
     }  # fmt: skip
     (table,) = run.glob("wandb/offline-run-*/files/media/table/convergence*.json")
     assert json.loads(table.read_text())["data"] == [[2, "0", 3.0, "1, 0.25"]]
+    (table,) = run.glob("wandb/offline-run-*/files/media/table/happenings*.json")
+    happenings = json.loads(table.read_text())["data"]
+    assert [1, "quarantine", "2", "nan: `w` is NaN"] in happenings
+    assert [1, "decision", "", "Plateau: wait (0 of 2)"] in happenings
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     assert '"type":"report"' in inspect(file).replace(" ", "")
 

@@ -33,6 +33,7 @@ from fedwaggle.runs.events import (
 )
 from fedwaggle.runs.paths import REPORT
 from fedwaggle.text import printable
+from fedwaggle.trackers.happenings import Happening, happening
 from fedwaggle.trackers.round_metrics import Converged, RoundFacts, Rounds
 
 __all__ = ["WandbTracker", "open_tracker", "wandb_id"]
@@ -109,6 +110,7 @@ class WandbTracker:
         self._run_path = run_path
         self._rounds = Rounds()
         self._converged: list[Converged] = []
+        self._happenings: list[Happening] = []
         self._exit_code = 1  # until the run says that it ended well
         self._shown: int = run.summary.get("round", -1) if run.resumed else -1  # type: ignore[no-untyped-call]
         # Never ``step``: W&B drops what is logged with a smaller step than before.
@@ -120,6 +122,8 @@ class WandbTracker:
         facts = self._rounds.see(event)
         if facts is not None:
             self._show_round(facts)
+        if said := happening(event):
+            self._happenings.append(said)
         match event:
             case RunStarted():
                 self._show_start(event)
@@ -136,9 +140,11 @@ class WandbTracker:
                 self._run.summary["error"] = printable(event.error)
 
     def close(self) -> None:
-        """Add the table of convergence and the report, and finish the W&B run."""
+        """Add the tables and the report, and finish the W&B run."""
         if self._converged:
             self._run.log({"round": self._shown, "convergence": self._table()})
+        if self._happenings:
+            self._run.log({"round": self._shown, "happenings": self._happenings_table()})
         report = self._run_path / REPORT
         if report.exists():
             artifact = wandb.Artifact(f"report-{self._run.id}", type="report")
@@ -165,6 +171,13 @@ class WandbTracker:
 
     def _show_best(self, best: BestModel | CheckpointSaved) -> None:
         self._run.summary["best"] = best.model_dump(include={"round", "metric", "value", "sha256"})
+
+    def _happenings_table(self) -> wandb.Table:
+        """Return decisions, quarantines, best models and the end; of many, the last ones."""
+        table = wandb.Table(columns=["round", "what", "client", "text"])
+        for said in self._happenings[-MAX_TABLE_ROWS:]:
+            table.add_data(said.round, said.what, said.client, said.text)
+        return table
 
     def _table(self) -> wandb.Table:
         table = wandb.Table(columns=["round", "client", "training_time", "losses"])

@@ -107,6 +107,7 @@
     const height = Math.min(1100, Math.max(180, 90 + ids.length * (ids.length > 60 ? 9 : 18)));
     const layout = { ...figure.layout, height, plot_bgcolor: colour("@empty") };
     layout.yaxis = { ...layout.yaxis, ...clientTicks(ids, "y") };
+    layout.xaxis = { ...layout.xaxis, dtick: wholeStep(rounds.length / 10) };
     return { data: [trace], layout };
   }
 
@@ -125,6 +126,8 @@
       const y = ids.map((id) => { let n = 0; for (const k of cellsOf(id)) n += cells.states[k] === s.code; return n; });
       return bar(y, s.word, s.color, `%{text}: %{y} rounds ${s.word}<extra></extra>`);
     });
+    const most = Math.max(1, ...ids.map((_, i) => data.reduce((sum, trace) => sum + trace.y[i], 0)));
+    layout.yaxis = { ...layout.yaxis, dtick: wholeStep(most / 6) };
     return { data: data.filter((trace) => trace.y.some(Boolean)), layout };
   }
 
