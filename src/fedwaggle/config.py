@@ -149,7 +149,7 @@ class RunConfig(BaseModel):
     cooldown_after: int = Field(
         default=3,
         ge=0,
-        description="Misses in a row after which a client rests; 0 rests nobody. A crash is a "
+        description="Misses in a row after which a client rests; 0 switches this off. A crash is a "
         "miss; another quarantined reply neither is one nor ends the row.",
     )
     cooldown_rounds: int = Field(default=5, ge=1, description="Rounds that a client rests.")
@@ -277,7 +277,7 @@ class RunConfig(BaseModel):
         default=0.0,
         ge=0,
         description="How many times the median training time, above 1, lets a client rest for two "
-        "rounds; 0 rests nobody. Times differ from run to run, and so will the model.",
+        "rounds; 0 switches this off. Times differ from run to run, and so will the model.",
     )
     # -- what is kept and shown
     best_metric: str = Field(
@@ -301,7 +301,7 @@ class RunConfig(BaseModel):
     outputs: str = Field(default="", description="Absolute folder of all runs.")
     run_name: str = Field(default="", description="A name for people.")
     resume: str = Field(
-        default="", description="A run to go on with: `latest`, a folder's name, or a path."
+        default="", description="The run to resume: `latest`, a folder's name, or a path."
     )
     fork: bool = Field(
         default=False, description="Whether to make a new run from `resume`'s last round."

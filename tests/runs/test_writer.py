@@ -22,5 +22,5 @@ def test_a_run_that_is_told_to_stop_is_interrupted_and_says_how_to_go_on(
         raise stop
     record = load(run.path)
     assert (record.status, record.error) == ("interrupted", "")
-    assert f"stopped in round 6; `waggle run APP --resume {run.path.name}` goes" in caplog.text
+    assert f"stopped in round 6; `waggle run APP --resume {run.path.name}` resumes" in caplog.text
     assert "interrupted" in (run.path / "report.html").read_text()

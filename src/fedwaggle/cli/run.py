@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fedwaggle.cli.base import FAILED, outputs_here, show_tracebacks
-from fedwaggle.cli.going_on import app_that_goes_on
+from fedwaggle.cli.resume import resumed_app
 from fedwaggle.errors import ConfigError, WaggleError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def run(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a run: latest, its name, a path.",
+            help="Resume a run: latest, its name, a path.",
             rich_help_panel=_RESUME,
         ),
     ] = None,
@@ -146,7 +146,7 @@ def run(
         bool,
         typer.Option(
             "--fork",
-            help="With --resume: begin a new run where that one is.",
+            help="With --resume: start a new run from that one's last round.",
             rich_help_panel=_RESUME,
         ),
     ] = False,
@@ -219,7 +219,7 @@ def run(
     os.environ.setdefault("WAGGLE_OUTPUTS", str(outputs_here()))
     outputs = outputs_root(str(asked.config.get("outputs", "")))
     if not is_new:
-        asked, recorded = app_that_goes_on(app, overrides, outputs, resume, fork=fork)
+        asked, recorded = resumed_app(app, overrides, outputs, resume, fork=fork)
         nodes = nodes or recorded
         refuse_mistakes(asked.path, asked.serverapp, asked.config, nodes or _NODES)
     options = replace(options, nodes=nodes or _NODES)

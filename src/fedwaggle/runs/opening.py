@@ -89,7 +89,7 @@ def _refuse_another_request(path: Path, before: Request, request: Request) -> No
     if broken:
         lines = [f"  {key}: was {old!r}, is {new!r}" for key, (old, new) in broken.items()]
         raise RunError(
-            f"{path} cannot go on with another config or other data:\n"
+            f"{path} cannot be resumed with another config or other data:\n"
             + "\n".join(lines)
             + "\nset these back, or make a new run from here with --fork (fork = true)"
         )

@@ -271,7 +271,7 @@ class Run:
         """
         if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
             logger.info(
-                "stopped in round %d; `waggle run APP --resume %s` goes on with it",
+                "stopped in round %d; `waggle run APP --resume %s` resumes it",
                 self._last_round,
                 self.path.name,
             )

@@ -73,7 +73,7 @@ def lost_replies(summary: RoundSummary[Any]) -> str | None:
         return None
     return (
         f"in round {summary.server_round}, clients that were asked did not answer in time, or "
-        f"crashed: {' and '.join(said)}; another run may hear from them"
+        f"crashed: {' and '.join(said)}; they may answer in another run"
     )
 
 

@@ -31,7 +31,7 @@ def refuse_other_nodes(run: Run, grid: Grid) -> None:
     if before is not None and before != now:
         raise RunError(
             f"nodes: the run has {before}, and now there are {now}, so that every client would "
-            f"have other data; go on with {before} (--nodes {before}), or --fork the run"
+            f"have other data; resume with {before} (--nodes {before}), or --fork the run"
         )
 
 

@@ -149,7 +149,7 @@ def test_a_run_without_metadata_shows_the_servers_clock(tmp_path: Path) -> None:
     assert "training-time" in keys
     assert not any(key.startswith(("history", "number", "boolean")) for key in keys)
     assert "on the server&#39;s clock" in page
-    assert "not told" in page
+    assert "not reported" in page
 
 
 def test_a_run_without_accuracy_shows_its_own_metric(tmp_path: Path) -> None:

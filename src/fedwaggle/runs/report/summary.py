@@ -143,7 +143,7 @@ def _converged_tile(story: RunStory) -> Tile:
             said[cell.round] += 1
             converged[cell.round] += cell.state is State.CONVERGED
     if not said:
-        return Tile("converged", "not told", "by the clients' metadata")
+        return Tile("converged", "not reported", "by the clients' metadata")
     at = max(said)
     return Tile("converged", f"{converged[at]} / {said[at]}", f"clients of round {at}")
 

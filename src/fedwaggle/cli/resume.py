@@ -1,4 +1,4 @@
-"""``waggle run --resume``: a run that goes on is asked what it was asked before."""
+"""``waggle run --resume``: a resumed run keeps the config that it was started with."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fedwaggle.errors import ConfigError
 if TYPE_CHECKING:
     from fedwaggle.engine.app import App
 
-__all__ = ["app_that_goes_on"]
+__all__ = ["resumed_app"]
 
 _NEVER_KEPT = {"resume", "fork", "outputs"}  # they say where a run is, not what it is
 
 
-def app_that_goes_on(
+def resumed_app(
     app: Path, overrides: Mapping[str, Any], outputs: Path, which: str | None, *, fork: bool
 ) -> tuple[App, int | None]:
     """Return an app whose config makes it go on with a run, and the nodes of that run.
@@ -56,15 +56,15 @@ def app_that_goes_on(
         raise ConfigError(["--fork: expected --resume RUN beside it, to say where to begin"])
     _refuse_apps_that_cannot(known, fork=fork)
     path = find_run(which, outputs).absolute()
-    going_on = {**overrides, "resume": str(path)} | ({"fork": True} if fork else {})
+    resuming = {**overrides, "resume": str(path)} | ({"fork": True} if fork else {})
     if fork:
-        return read_app(app, going_on), nodes_of(path)
+        return read_app(app, resuming), nodes_of(path)
     before = {
         key: value
         for key, value in read_request(path).config.items()
         if key in known and key not in _NEVER_KEPT
     }
-    kept = read_app(app, {**before, **going_on})
+    kept = read_app(app, {**before, **resuming})
     for key in before:
         if kept.config[key] != asked.config.get(key, known[key]):
             typer.echo(
