@@ -14,7 +14,7 @@ from types import FrameType
 
 from fedwaggle.engine.app import App
 
-__all__ = ["exit_on_sigterm", "importing", "many_open_files", "old_objects_at_rest"]
+__all__ = ["exit_on", "importing", "many_open_files", "old_objects_at_rest"]
 
 
 @contextmanager
@@ -67,25 +67,25 @@ def old_objects_at_rest() -> Iterator[None]:
 
 
 @contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """Turn a ``kill`` into an exit, so that the app's and the engine's own clean-up runs.
+def exit_on(*signals: signal.Signals) -> Iterator[None]:
+    """Turn signals into an exit, so that the app's and the engine's own clean-up runs.
 
-    Only where the process has no handler of its own, and in the main thread, where Python lets
-    one be set.
+    Only those for which the process has no handler of its own (``nohup`` ignores SIGHUP, and means
+    it), and only in the main thread, where Python lets one be set.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    ours = [one for one in signals if is_main and signal.getsignal(one) is signal.SIG_DFL]
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for one in ours:
+        signal.signal(one, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for one in ours:
+            signal.signal(one, signal.SIG_DFL)
 
 
 @contextmanager

@@ -15,14 +15,13 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import tomli_w
 
 from fedwaggle.engine.flower.home import Home, make_folder, prepare_home
 from fedwaggle.engine.flower.superlink import SuperLink
 from fedwaggle.engine.options import EngineOptions
+from fedwaggle.engine.surroundings import exit_on
 from fedwaggle.errors import ConfigError, EngineError
 from fedwaggle.text import printable
 
@@ -72,7 +71,11 @@ def run(
         On those signals, when everything has ended.
     """
     app = app.resolve()
-    with _private_home(outputs, notify) as home, _signals_as_exit(), SuperLink(home) as link:
+    with (
+        _private_home(outputs, notify) as home,
+        exit_on(signal.SIGTERM, signal.SIGHUP),
+        SuperLink(home) as link,
+    ):
         try:
             _run_on(link, home, app, config or {}, options)
         except (KeyboardInterrupt, SystemExit):
@@ -144,22 +147,3 @@ def _keep_files(work: Path, kept: Path, notify: Callable[[str], None]) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(work, kept)
         notify(f"The app wrote files into its working folder; they are kept in {kept}")
-
-
-@contextmanager
-def _signals_as_exit() -> Iterator[None]:
-    """Let SIGTERM, and the end of the terminal, take the same orderly way out as Ctrl-C."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    # Who starts this with nohup has SIGHUP ignored, and means it.
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    ours = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)

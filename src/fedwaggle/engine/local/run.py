@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ from fedwaggle.engine.local.seeding import SERVER, RandomNumbers
 from fedwaggle.engine.options import EngineOptions, worker_devices
 from fedwaggle.engine.screen import open_progress
 from fedwaggle.engine.surroundings import (
-    exit_on_sigterm,
+    exit_on,
     importing,
     many_open_files,
     old_objects_at_rest,
@@ -199,7 +200,7 @@ def _run(app: App, options: EngineOptions, server_app: ServerApp | None) -> tupl
     """Start the workers, import the ServerApp meanwhile, and call it."""
     run_id = secrets.randbits(63)
     with ExitStack() as stack:
-        stack.enter_context(exit_on_sigterm())
+        stack.enter_context(exit_on(signal.SIGTERM))
         stack.enter_context(many_open_files())
         progress = stack.enter_context(open_progress(app, options))
         pool = (
