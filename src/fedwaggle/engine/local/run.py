@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedwaggle.engine.app import App, read_app
 from fedwaggle.engine.checks import check_both, refuse_mistakes
-from fedwaggle.engine.local.linux.setup import Setup
 from fedwaggle.engine.local.seeding import SERVER, RandomNumbers
 from fedwaggle.engine.options import EngineOptions, worker_devices
 from fedwaggle.engine.screen import open_progress
@@ -98,7 +97,8 @@ def run(
         How many nodes there are; partition ids count from 0. One that is not sampled costs
         nothing.
     workers : int | None
-        Worker processes; one for each core if left out.
+        Worker processes; one for each core if left out. 0 runs the clients in this process, one
+        after the other, where a debugger reaches them.
     config : Mapping[str, Any] | None
         Values of the run config to use in place of the app's own.
     client_timeout : float | None
@@ -239,11 +239,28 @@ def _start_workers(
     app: App, options: EngineOptions, run_id: int, progress: Progress, stack: ExitStack
 ) -> Pool:
     """Start worker processes, which import the ClientApp while this one imports Flower."""
-    from fedwaggle.engine.local.linux.pool import WorkerPool  # uses what only Linux has
+    # They use what only Linux has.
+    from fedwaggle.engine.local.linux.pool import WorkerPool
+    from fedwaggle.engine.local.linux.setup import Setup
 
     return stack.enter_context(
         WorkerPool(
-            _setup(app, options, run_id),
+            Setup(
+                sys_path=sys.path,
+                folder=str(app.import_path),
+                clientapp=app.clientapp,
+                run_id=run_id,
+                num_nodes=options.nodes,
+                node_config=options.node_config,
+                run_config=app.config,
+                server_pid=os.getpid(),
+                seed=options.seed,
+                workers=options.num_workers,
+                first_slot=0,
+                isolate=options.isolate,
+                fork=options.can_fork,
+                devices=worker_devices(options.gpus, options.num_workers, os.environ),
+            ),
             environment=options.environment(),
             client_timeout=options.client_timeout,
             show_line=progress.client_line,
@@ -285,22 +302,3 @@ def _private_flower() -> ModuleType:
             "tried with, such as flwr==1.42"
         )
     return flwr_private
-
-
-def _setup(app: App, options: EngineOptions, run_id: int) -> Setup:
-    return Setup(
-        sys_path=sys.path,
-        folder=str(app.import_path),
-        clientapp=app.clientapp,
-        run_id=run_id,
-        num_nodes=options.nodes,
-        node_config=options.node_config,
-        run_config=app.config,
-        server_pid=os.getpid(),
-        seed=options.seed,
-        workers=options.num_workers,
-        first_slot=0,
-        isolate=options.isolate,
-        fork=options.can_fork,
-        devices=worker_devices(options.gpus, options.num_workers, os.environ),
-    )
