@@ -118,6 +118,14 @@ def run(
         int | None,
         typer.Option(min=1, help="Clients at a time on a GPU: 1.", rich_help_panel=_SIMULATION),
     ] = None,
+    pool: Annotated[
+        Literal["linux", "processes"] | None,
+        typer.Option(
+            help="What runs the clients: linux, the default there, or processes, which works "
+            "everywhere (local engine).",
+            rich_help_panel=_SIMULATION,
+        ),
+    ] = None,
     client_timeout: Annotated[
         float | None,
         typer.Option(
@@ -182,7 +190,7 @@ def run(
     from fedwaggle.engine.app import read_defaults, read_federation
     from fedwaggle.engine.checks import check_both, refuse_mistakes
     from fedwaggle.engine.local.run import run_app
-    from fedwaggle.engine.options import EngineOptions
+    from fedwaggle.engine.options import DEFAULT_POOL, EngineOptions
     from fedwaggle.engine.resources import federation_options
     from fedwaggle.runs import outputs_root
 
@@ -212,6 +220,7 @@ def run(
             quiet=quiet,
             verbose=verbose,
             events=json,
+            pool=pool or DEFAULT_POOL,
             **resources,
         ),
         lambda: read_app(app, overrides, nodes=known_nodes),

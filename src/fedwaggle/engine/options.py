@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from fedwaggle.errors import ConfigError
 
-__all__ = ["EngineOptions", "gpus_here", "worker_devices"]
+__all__ = ["DEFAULT_POOL", "EngineOptions", "PoolName", "cores_here", "gpus_here", "worker_devices"]
+
+PoolName: TypeAlias = Literal["linux", "processes"]
+DEFAULT_POOL: PoolName = "linux" if sys.platform == "linux" else "processes"
 
 _MOST_WORKERS = 256  # a quarter of the slots: a fork server that died is replaced by another
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -36,6 +41,7 @@ class EngineOptions:
     quiet: bool = False
     verbose: bool = False
     events: bool = False
+    pool: PoolName = DEFAULT_POOL
 
     def __post_init__(self) -> None:
         checks = {
@@ -45,6 +51,14 @@ class EngineOptions:
             "workers: 0 runs clients in the server's process, which has no client-timeout, no "
             "isolate and no gpus; leave them out, or set workers to 1": (
                 self.workers != 0 or not (self.client_timeout or self.isolate or self.gpus)
+            ),
+            "pool: linux needs Linux; leave it out, or choose processes": (
+                self.pool != "linux" or sys.platform == "linux"
+            ),
+            "pool: processes has no client-timeout, no isolate, no gpus and no workers 0; leave "
+            "them out, or choose the pool linux": (
+                self.pool != "processes"
+                or not (self.client_timeout or self.isolate or self.gpus or self.workers == 0)
             ),
             f"client-timeout: expected seconds above 0, got {self.client_timeout}; leave it out "
             "for no limit": self.client_timeout is None or self.client_timeout > 0,
@@ -66,7 +80,7 @@ class EngineOptions:
         elif self.gpus:
             wanted = self.gpus * self.clients_per_gpu
         else:
-            wanted = len(os.sched_getaffinity(0))
+            wanted = cores_here()
         return min(wanted, self.nodes, _MOST_WORKERS)
 
     @property
@@ -106,6 +120,13 @@ class EngineOptions:
         if self.gpus == 0:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return environment
+
+
+def cores_here() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def gpus_here() -> int:

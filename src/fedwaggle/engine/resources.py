@@ -7,11 +7,10 @@ Reference: https://flower.ai/docs/framework/how-to-run-simulations.html
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from fedwaggle.engine.options import gpus_here
+from fedwaggle.engine.options import cores_here, gpus_here
 from fedwaggle.errors import ConfigError
 
 __all__ = ["engine_options", "federation_options"]
@@ -50,7 +49,7 @@ def engine_options(backend_config: Mapping[str, Any]) -> dict[str, int]:
     there = backend_config.get("init_args", {})
     options: dict[str, int] = {}
     if client.get("num_cpus") or there.get("num_cpus"):
-        cores = there.get("num_cpus") or len(os.sched_getaffinity(0))
+        cores = there.get("num_cpus") or cores_here()
         options["workers"] = max(1, int(cores / (client.get("num_cpus") or 1)))
     if share := client.get("num_gpus"):
         options["gpus"] = int(there.get("num_gpus") or max(1, gpus_here()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedwaggle.engine import run as run_on_engine
 from fedwaggle.engine.local.run import EngineResult, run_app
-from fedwaggle.engine.options import EngineOptions
+from fedwaggle.engine.options import DEFAULT_POOL, EngineOptions, PoolName
 from fedwaggle.engine.resources import engine_options
 from fedwaggle.errors import ConfigError
 from fedwaggle.simulation.objects import app_of_objects
@@ -39,6 +39,7 @@ def simulate(
     seed: int | None = None,
     quiet: bool = False,
     verbose: bool = False,
+    pool: PoolName = DEFAULT_POOL,
 ) -> SimulationResult:
     """Run a simulation of a ServerApp and a ClientApp on the local engine.
 
@@ -62,7 +63,7 @@ def simulate(
         ``{"client_resources": {"num_cpus": 1, "num_gpus": 0.25}}``.
     config : Mapping[str, bool | int | float | str] | None
         The run config, which apps read from ``context.run_config``.
-    workers, gpus, clients_per_gpu, client_timeout, isolate, seed, quiet, verbose
+    workers, gpus, clients_per_gpu, client_timeout, isolate, seed, quiet, verbose, pool
         See :func:`fedwaggle.engine.run`; they count before ``backend_config``.
 
     Returns
@@ -95,6 +96,7 @@ def simulate(
         seed=seed,
         quiet=quiet,
         verbose=verbose,
+        pool=pool,
         **asked,
     )
     with _outputs_below_here(), app_of_objects(client_app, config or {}) as app:

@@ -13,8 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from fedwaggle.engine.app import App, read_app
 from fedwaggle.engine.checks import check_both, refuse_mistakes
 from fedwaggle.engine.local.seeding import SERVER, RandomNumbers
-from fedwaggle.engine.options import EngineOptions, worker_devices
+from fedwaggle.engine.options import DEFAULT_POOL, EngineOptions, PoolName, worker_devices
 from fedwaggle.engine.screen import open_progress
 from fedwaggle.engine.surroundings import (
     exit_on,
@@ -83,6 +83,7 @@ def run(
     node_config: Mapping[str, bool | int | float | str] | None = None,
     quiet: bool = False,
     verbose: bool = False,
+    pool: PoolName = DEFAULT_POOL,
 ) -> EngineResult:
     """Run an unmodified Flower app: its ServerApp here, its ClientApp in worker processes.
 
@@ -125,6 +126,9 @@ def run(
         What every node has in ``context.node_config``, beside its partition.
     quiet, verbose : bool
         Show no progress and no log below a warning; say also what happens to workers.
+    pool : {"linux", "processes"}
+        What runs the clients. ``"linux"``, the default there, is the fastest; ``"processes"``, the
+        standard library's, works everywhere, without ``client_timeout``, ``isolate`` and ``gpus``.
 
     Returns
     -------
@@ -159,6 +163,7 @@ def run(
             node_config=node_config or {},
             quiet=quiet,
             verbose=verbose,
+            pool=pool,
         ),
         lambda: _read(app, config, nodes),
     )
@@ -172,10 +177,6 @@ def run_app(app: App, options: EngineOptions, server_app: ServerApp | None = Non
     A ``server_app`` that is there already takes the place of the one that the app names.
     """
     began = time.perf_counter()
-    if sys.platform != "linux":
-        raise EngineError(
-            f"the local engine needs Linux, got {sys.platform}; run the app with `flwr run`"
-        )
     if not _one_run.acquire(blocking=False):
         raise EngineError("a run is going on in this process; wait for its end, or use another")
     try:
@@ -239,6 +240,8 @@ def _start_workers(
     app: App, options: EngineOptions, run_id: int, progress: Progress, stack: ExitStack
 ) -> Pool:
     """Start worker processes, which import the ClientApp while this one imports Flower."""
+    if options.pool == "processes":
+        return stack.enter_context(_processes(app, options, run_id))
     # They use what only Linux has.
     from fedwaggle.engine.local.linux.pool import WorkerPool
     from fedwaggle.engine.local.linux.setup import Setup
@@ -267,6 +270,32 @@ def _start_workers(
             report=progress.report,
         )
     )
+
+
+@contextmanager
+def _processes(app: App, options: EngineOptions, run_id: int) -> Iterator[Pool]:
+    """Run clients on processes of the standard library."""
+    from fedwaggle.engine.local.executor import ExecutorPool, Work, process_executor
+
+    work = Work(
+        tuple(sys.path),
+        str(app.import_path),
+        app.clientapp,
+        run_id,
+        options.nodes,
+        dict(options.node_config),
+        dict(app.config),
+        options.seed,
+    )
+    environment = options.environment()
+    pool = ExecutorPool(lambda: process_executor(options.num_workers, environment), work)
+    try:
+        yield pool
+    except BaseException:
+        pool.close()
+        raise
+    else:
+        pool.close(in_order=True)
 
 
 def _in_process(app: App, options: EngineOptions, run_id: int, progress: Progress) -> Pool:
