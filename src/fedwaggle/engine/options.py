@@ -6,12 +6,21 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fedwaggle.errors import ConfigError
 
-__all__ = ["DEFAULT_POOL", "EngineOptions", "PoolName", "cores_here", "gpus_here", "worker_devices"]
+__all__ = [
+    "DEFAULT_POOL",
+    "EngineOptions",
+    "PoolName",
+    "cores_here",
+    "gpus_here",
+    "visible_gpus",
+    "worker_devices",
+]
 
 PoolName: TypeAlias = Literal["linux", "processes"]
 DEFAULT_POOL: PoolName = "linux" if sys.platform == "linux" else "processes"
@@ -69,16 +78,39 @@ class EngineOptions:
             ),
         }
         mistakes = [text for text, holds in checks.items() if not holds]
+        mistakes += self._gpu_mistakes()
         if mistakes:
             raise ConfigError(mistakes)
+
+    def _gpu_mistakes(self) -> list[str]:
+        """Return what cannot be met of the GPUs that were asked for."""
+        asked, visible = self.gpus or 0, visible_gpus(os.environ)
+        mistakes = []
+        if visible is not None and asked > len(visible):
+            mistakes.append(
+                f"gpus: expected at most {len(visible)}, as many as are visible here, got {asked}; "
+                "ask for fewer, or change CUDA_VISIBLE_DEVICES"
+            )
+        most = asked * self.clients_per_gpu
+        if asked > 0 and self.workers is not None and self.workers > most > 0:
+            mistakes.append(
+                f"workers: expected at most {most}, gpus times clients-per-gpu, got "
+                f"{self.workers}; raise clients-per-gpu, or leave workers out"
+            )
+        return mistakes
+
+    @property
+    def num_gpus(self) -> int:
+        """How many GPUs the workers share: all that are visible, if no number was asked for."""
+        return len(visible_gpus(os.environ) or ()) if self.gpus is None else self.gpus
 
     @property
     def num_workers(self) -> int:
         """How many workers there will be; never more than nodes, which could not keep them busy."""
         if self.workers is not None:
             wanted = self.workers
-        elif self.gpus:
-            wanted = self.gpus * self.clients_per_gpu
+        elif self.num_gpus:  # a CUDA context for each core would not fit
+            wanted = self.num_gpus * self.clients_per_gpu
         else:
             wanted = cores_here()
         return min(wanted, self.nodes, _MOST_WORKERS)
@@ -86,10 +118,7 @@ class EngineOptions:
     @property
     def can_fork(self) -> bool:
         """Whether workers may share one import: not where a GPU is in sight, as CUDA cannot."""
-        if self.gpus is not None:
-            return self.gpus == 0
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        return hidden or not gpus_here()
+        return self.num_gpus == 0
 
     def federation(self) -> dict[str, int | float]:
         """Return them as the keys of ``flwr run --federation-config``.
@@ -107,10 +136,12 @@ class EngineOptions:
             "num-supernodes": self.nodes,
             "client-resources-num-cpus": 1,  # Flower's own default of 2 halves what runs at a time
         }
-        if self.workers is not None:
+        has_cluster = bool(os.environ.get("RAY_ADDRESS"))  # which says itself what it has
+        if self.workers is not None and not has_cluster:
             keys["init-args-num-cpus"] = self.workers
         if self.gpus:
-            keys["init-args-num-gpus"] = self.gpus
+            if not has_cluster:
+                keys["init-args-num-gpus"] = self.gpus
             keys["client-resources-num-gpus"] = 1 / self.clients_per_gpu
         return keys
 
@@ -132,6 +163,29 @@ def cores_here() -> int:
 def gpus_here() -> int:
     """Return how many GPUs of NVIDIA this machine shows, without loading CUDA."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str] | None:
+    """Return the names of the GPUs that programs may use; None if that is not known.
+
+    Parameters
+    ----------
+    environment : Mapping[str, str]
+        Where ``CUDA_VISIBLE_DEVICES`` may name them. As CUDA does, the list ends at the first name
+        that is negative.
+
+    Examples
+    --------
+    >>> visible_gpus({"CUDA_VISIBLE_DEVICES": "5, 7"}), visible_gpus({"CUDA_VISIBLE_DEVICES": ""})
+    (['5', '7'], [])
+    >>> visible_gpus({"CUDA_VISIBLE_DEVICES": "0,-1,2"})
+    ['0']
+    """
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(number) for number in range(gpus_here())] or None
+    names = (name.strip() for name in named.split(","))
+    return list(takewhile(lambda name: name and not name.startswith("-"), names))
 
 
 def worker_devices(
@@ -159,7 +213,6 @@ def worker_devices(
     """
     if not gpus:
         return []
-    named = (environment or {}).get("CUDA_VISIBLE_DEVICES", "")
-    devices = [name.strip() for name in named.split(",") if name.strip()]
-    devices = devices[:gpus] or [str(number) for number in range(gpus)]
+    visible = visible_gpus(environment or {}) or [str(number) for number in range(gpus)]
+    devices = visible[:gpus]
     return [devices[index % len(devices)] for index in range(workers)]

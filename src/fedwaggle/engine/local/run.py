@@ -106,8 +106,8 @@ def run(
         Seconds that a client has for a message. One that takes longer is ended, and its node
         answers with an error.
     gpus : int | None
-        GPUs to share out among the workers, one for each; 0 hides them; left out, each worker
-        sees all that there are.
+        GPUs to share out among the workers, one for each; 0 hides them; left out, all that are
+        visible. With GPUs, there is one worker for each, or ``clients_per_gpu``.
     clients_per_gpu : int
         How many workers share a GPU.
     isolate : bool
@@ -262,7 +262,7 @@ def _start_workers(
                 first_slot=0,
                 isolate=options.isolate,
                 fork=options.can_fork,
-                devices=worker_devices(options.gpus, options.num_workers, os.environ),
+                devices=worker_devices(options.num_gpus, options.num_workers, os.environ),
             ),
             environment=options.environment(),
             client_timeout=options.client_timeout,
