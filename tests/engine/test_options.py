@@ -43,6 +43,13 @@ def test_more_than_there_are_and_more_workers_than_fit_are_told_together(
     ]
 
 
+def test_the_address_of_a_cluster_needs_the_pool_that_goes_there() -> None:
+    with pytest.raises(ConfigError, match="ray-address: expected the pool ray beside it"):
+        EngineOptions(ray_address="auto")
+    with pytest.raises(ConfigError, match="pool: ray has no client-timeout"):
+        EngineOptions(pool="ray", isolate=True)
+
+
 def test_an_existing_ray_cluster_is_not_told_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray refuses ``num_cpus`` and ``num_gpus`` where it connects to a cluster."""
     options = EngineOptions(nodes=4, workers=2, gpus=1, clients_per_gpu=2)

@@ -119,10 +119,18 @@ def run(
         typer.Option(min=1, help="Clients at a time on a GPU: 1.", rich_help_panel=_SIMULATION),
     ] = None,
     pool: Annotated[
-        Literal["linux", "processes"] | None,
+        Literal["linux", "processes", "ray"] | None,
         typer.Option(
-            help="What runs the clients: linux, the default there, or processes, which works "
-            "everywhere (local engine).",
+            help="What runs the clients: linux, the default there; processes, which works "
+            "everywhere; or ray, a cluster (local engine).",
+            rich_help_panel=_SIMULATION,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The cluster of --pool ray; RAY_ADDRESS, or a Ray of its own, if left out.",
             rich_help_panel=_SIMULATION,
         ),
     ] = None,
@@ -221,6 +229,7 @@ def run(
             verbose=verbose,
             events=json,
             pool=pool or DEFAULT_POOL,
+            ray_address=ray_address,
             **resources,
         ),
         lambda: read_app(app, overrides, nodes=known_nodes),

@@ -22,7 +22,7 @@ __all__ = [
     "worker_devices",
 ]
 
-PoolName: TypeAlias = Literal["linux", "processes"]
+PoolName: TypeAlias = Literal["linux", "processes", "ray"]
 DEFAULT_POOL: PoolName = "linux" if sys.platform == "linux" else "processes"
 
 _MOST_WORKERS = 256  # a quarter of the slots: a fork server that died is replaced by another
@@ -51,6 +51,7 @@ class EngineOptions:
     verbose: bool = False
     events: bool = False
     pool: PoolName = DEFAULT_POOL
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -64,10 +65,13 @@ class EngineOptions:
             "pool: linux needs Linux; leave it out, or choose processes": (
                 self.pool != "linux" or sys.platform == "linux"
             ),
-            "pool: processes has no client-timeout, no isolate, no gpus and no workers 0; leave "
+            f"pool: {self.pool} has no client-timeout, no isolate, no gpus and no workers 0; leave "
             "them out, or choose the pool linux": (
-                self.pool != "processes"
+                self.pool == "linux"
                 or not (self.client_timeout or self.isolate or self.gpus or self.workers == 0)
+            ),
+            "ray-address: expected the pool ray beside it; leave it out, or choose ray": (
+                self.ray_address is None or self.pool == "ray"
             ),
             f"client-timeout: expected seconds above 0, got {self.client_timeout}; leave it out "
             "for no limit": self.client_timeout is None or self.client_timeout > 0,
@@ -147,10 +151,12 @@ class EngineOptions:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the workers: one thread for each, unless the user says else."""
-        environment = {**dict.fromkeys(_ONE_THREAD, "1"), **os.environ}
-        if self.gpus == 0:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        return environment
+        return {**os.environ, **self.client_environment()}
+
+    def client_environment(self) -> dict[str, str]:
+        """Return what the workers' environment has beside, or instead of, this process's own."""
+        threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD}
+        return threads | ({"CUDA_VISIBLE_DEVICES": ""} if self.gpus == 0 else {})
 
 
 def cores_here() -> int:

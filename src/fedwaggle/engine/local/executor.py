@@ -46,9 +46,9 @@ class Work:
     Attributes
     ----------
     sys_path : tuple[str, ...]
-        Where modules are found.
+        Where modules are found; empty for a machine that has its own.
     folder : str
-        Where the app is imported from.
+        Where the app is imported from; empty for the working folder of the process.
     clientapp : str
         Where the ClientApp is: ``module:attribute``.
     run_id, num_nodes, node_config, run_config
@@ -224,8 +224,9 @@ def _client(work: bytes) -> Client:
     from fedwaggle.engine.local.client import Client
 
     known: Work = pickle.loads(work)  # noqa: S301  # the engine's own
-    sys.path[:] = known.sys_path
-    app = load_client_app(known.clientapp, known.folder)
+    if known.sys_path:
+        sys.path[:] = known.sys_path
+    app = load_client_app(known.clientapp, known.folder or os.getcwd())  # noqa: PTH109
     return Client(app, known.run_id, known.num_nodes, known.node_config, known.run_config, _show)
 
 

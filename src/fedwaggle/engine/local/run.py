@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -84,6 +85,7 @@ def run(
     quiet: bool = False,
     verbose: bool = False,
     pool: PoolName = DEFAULT_POOL,
+    ray_address: str | None = None,
 ) -> EngineResult:
     """Run an unmodified Flower app: its ServerApp here, its ClientApp in worker processes.
 
@@ -126,9 +128,12 @@ def run(
         What every node has in ``context.node_config``, beside its partition.
     quiet, verbose : bool
         Show no progress and no log below a warning; say also what happens to workers.
-    pool : {"linux", "processes"}
+    pool : {"linux", "processes", "ray"}
         What runs the clients. ``"linux"``, the default there, is the fastest; ``"processes"``, the
-        standard library's, works everywhere, without ``client_timeout``, ``isolate`` and ``gpus``.
+        standard library's, works everywhere, and ``"ray"`` on a cluster. These two have no
+        ``client_timeout``, ``isolate`` and ``gpus``.
+    ray_address : str | None
+        The Ray cluster; left out, that of ``RAY_ADDRESS``, or Ray is started on this machine.
 
     Returns
     -------
@@ -164,6 +169,7 @@ def run(
             quiet=quiet,
             verbose=verbose,
             pool=pool,
+            ray_address=ray_address,
         ),
         lambda: _read(app, config, nodes),
     )
@@ -240,8 +246,8 @@ def _start_workers(
     app: App, options: EngineOptions, run_id: int, progress: Progress, stack: ExitStack
 ) -> Pool:
     """Start worker processes, which import the ClientApp while this one imports Flower."""
-    if options.pool == "processes":
-        return stack.enter_context(_processes(app, options, run_id))
+    if options.pool != "linux":
+        return stack.enter_context(_on_executor(app, options, run_id))
     # They use what only Linux has.
     from fedwaggle.engine.local.linux.pool import WorkerPool
     from fedwaggle.engine.local.linux.setup import Setup
@@ -272,14 +278,27 @@ def _start_workers(
     )
 
 
-@contextmanager
-def _processes(app: App, options: EngineOptions, run_id: int) -> Iterator[Pool]:
-    """Run clients on processes of the standard library."""
-    from fedwaggle.engine.local.executor import ExecutorPool, Work, process_executor
+def _executor(app: App, options: EngineOptions) -> Executor:
+    if options.pool == "processes":
+        from fedwaggle.engine.local.executor import process_executor
 
+        return process_executor(options.num_workers, options.environment())
+    from fedwaggle.engine.local.ray import RayExecutor
+
+    return RayExecutor(
+        options.ray_address, options.num_workers, app.import_path, options.client_environment()
+    )
+
+
+@contextmanager
+def _on_executor(app: App, options: EngineOptions, run_id: int) -> Iterator[Pool]:
+    """Run clients on processes of the standard library, or on a Ray cluster."""
+    from fedwaggle.engine.local.executor import ExecutorPool, Work
+
+    is_here = options.pool == "processes"  # and has the modules and the folder of this process
     work = Work(
-        tuple(sys.path),
-        str(app.import_path),
+        tuple(sys.path) if is_here else (),
+        str(app.import_path) if is_here else "",
         app.clientapp,
         run_id,
         options.nodes,
@@ -287,8 +306,7 @@ def _processes(app: App, options: EngineOptions, run_id: int) -> Iterator[Pool]:
         dict(app.config),
         options.seed,
     )
-    environment = options.environment()
-    pool = ExecutorPool(lambda: process_executor(options.num_workers, environment), work)
+    pool = ExecutorPool(lambda: _executor(app, options), work)
     try:
         yield pool
     except BaseException:
