@@ -14,7 +14,7 @@ from fedwaggle.data import fingerprint
 from fedwaggle.data.loading import count_labels
 from fedwaggle.errors import ConfigError
 from fedwaggle.runs import Request, Run, open_folder, outputs_root
-from fedwaggle.runs.request import code_hash, installed_versions, source_hashes
+from fedwaggle.runs.request import code_hash, installed_versions, machine_facts, source_hashes
 from fedwaggle.seeds import derive_seed, seed_everything
 from fedwaggle.strategy import engine_name
 from fedwaggle.trackers import open_trackers
@@ -81,6 +81,7 @@ def open_run(
         seed=config.seed,
         engine=engine_name(grid),
         versions=installed_versions(),
+        machine=machine_facts(),
         code=code_hash(folder) if folder else "",
         sources=source_hashes(folder) if folder else {},
         dataset=fingerprint(test_set) if test_set is not None else "",

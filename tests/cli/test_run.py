@@ -238,3 +238,19 @@ def test_an_app_without_a_record_has_no_events_and_is_told_so(waggle, tiny: str)
     done = waggle("run", tiny, "--json")
     assert done.stdout == ""
     assert "--json: expected an app whose strategy keeps a record" in done.stderr
+
+
+def test_a_pinned_cpu_is_recorded_and_holds_in_the_workers(waggle, tmp_path: Path) -> None:
+    """Workers and server compute with AVX2, whatever the processor has beyond it."""
+    task = create_project("my-app", tmp_path) / "my_app" / "task.py"
+    began = "    began = time.perf_counter()\n"
+    shown = "    print(torch.backends.cpu.get_cpu_capability())\n"
+    task.write_text(task.read_text().replace(began, f"{shown}{began}"))
+    done = waggle(
+        *("run", "my-app", "--pin-cpu", "--nodes", "2"),
+        *("--set", "num-server-rounds=1", "--set", "local-epochs=1"),
+    )
+    assert done.stdout.count("] AVX2\n") == 2
+    (folder,) = (tmp_path / "outputs").glob("*/")
+    machine = json.loads((folder / "run.json").read_text())["machine"]
+    assert (machine["cpu"], machine["MKL_CBWR"]) == ("AVX2", "AVX2")

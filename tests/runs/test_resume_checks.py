@@ -51,6 +51,20 @@ def test_other_versions_are_a_warning_that_names_them(
     assert "flwr" not in warning
 
 
+def test_another_machine_is_a_warning_that_names_what_differs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server's number of threads decides nothing, and is not named."""
+    a_run(tmp_path, Request(machine={"cpu": "AVX2", "threads": "2"}))
+    now = Request(machine={"cpu": "AVX512", "threads": "8", "MKL_CBWR": "AVX2"})
+    with caplog.at_level(logging.WARNING):
+        open_folder(tmp_path, request=now, resume="latest").close()
+    (warning,) = warnings_in(caplog)
+    assert "another machine" in warning
+    assert "MKL_CBWR unset -> AVX2, cpu AVX2 -> AVX512; the last digits" in warning
+    assert "threads" not in warning
+
+
 def test_changed_code_is_a_warning_that_names_the_files_of_sub_packages_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

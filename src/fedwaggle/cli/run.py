@@ -92,6 +92,15 @@ def run(
             rich_help_panel=_SIMULATION,
         ),
     ] = None,
+    pin_cpu: Annotated[
+        bool,
+        typer.Option(
+            "--pin-cpu",
+            help="Compute with the instructions that all x86 processors since 2013 have, so that "
+            "the model is the same on each; slower on new ones.",
+            rich_help_panel=_SIMULATION,
+        ),
+    ] = False,
     engine: Annotated[
         Literal["local", "flower"],
         typer.Option(
@@ -198,12 +207,14 @@ def run(
     from fedwaggle.engine.app import read_defaults, read_federation
     from fedwaggle.engine.checks import check_both, refuse_mistakes
     from fedwaggle.engine.local.run import run_app
-    from fedwaggle.engine.options import DEFAULT_POOL, EngineOptions
+    from fedwaggle.engine.options import DEFAULT_POOL, PINNED_CPU, EngineOptions
     from fedwaggle.engine.resources import federation_options
     from fedwaggle.runs import outputs_root
 
     if verbose:
         show_tracebacks(ctx)
+    if pin_cpu:  # before torch is imported, here and by what is started from here
+        os.environ.update(PINNED_CPU)
     defaults = read_defaults(app)
     overrides = parse_run_config(run_config or [], defaults)
     overrides |= parse_settings(settings or [], defaults)

@@ -14,6 +14,7 @@ from fedwaggle.errors import ConfigError
 
 __all__ = [
     "DEFAULT_POOL",
+    "PINNED_CPU",
     "EngineOptions",
     "PoolName",
     "cores_here",
@@ -26,6 +27,9 @@ PoolName: TypeAlias = Literal["linux", "processes", "ray"]
 DEFAULT_POOL: PoolName = "linux" if sys.platform == "linux" else "processes"
 
 _MOST_WORKERS = 256  # a quarter of the slots: a fork server that died is replaced by another
+PINNED_CPU = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+"""Variables with which processors of different kinds compute with the same instructions."""
+
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -155,8 +159,9 @@ class EngineOptions:
 
     def client_environment(self) -> dict[str, str]:
         """Return what the workers' environment has beside, or instead of, this process's own."""
-        threads = {name: os.environ.get(name, "1") for name in _ONE_THREAD}
-        return threads | ({"CUDA_VISIBLE_DEVICES": ""} if self.gpus == 0 else {})
+        own = {name: os.environ.get(name, "1") for name in _ONE_THREAD}
+        own |= {name: os.environ[name] for name in PINNED_CPU if name in os.environ}
+        return own | ({"CUDA_VISIBLE_DEVICES": ""} if self.gpus == 0 else {})
 
 
 def cores_here() -> int:

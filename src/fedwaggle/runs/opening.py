@@ -105,6 +105,16 @@ def _warn_of_changes(path: Path, before: Request, request: Request) -> None:
             path.name,
             ", ".join(f"{p} {old or 'none'} -> {new or 'none'}" for p, (old, new) in moved.items()),
         )
+    others = changes(before.machine, request.machine) if before.machine else {}
+    others.pop("threads", None)  # of the server, which trains nothing
+    if others:
+        logger.warning(
+            "another machine than when %s began: %s; the last digits of its next rounds may differ",
+            path.name,
+            ", ".join(
+                f"{k} {old or 'unset'} -> {new or 'unset'}" for k, (old, new) in others.items()
+            ),
+        )
     if changed := code_changes(before, request):
         logger.warning(
             "the app's code changed since %s began: %s; its next rounds may differ",

@@ -10,7 +10,9 @@ run is may.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -24,12 +26,14 @@ from fedwaggle.runs.paths import REQUEST
 from fedwaggle.text import printable
 
 __all__ = [
+    "CPU_VARIABLES",
     "Request",
     "breaking_changes",
     "changes",
     "code_changes",
     "code_hash",
     "installed_versions",
+    "machine_facts",
     "read_request",
     "source_hashes",
 ]
@@ -50,6 +54,9 @@ _FREE_KEYS = {
 }
 """Keys that may change when a run goes on: none of them decides what a round computes."""
 
+CPU_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
+"""Variables by which torch and its libraries compute with other instructions."""
+
 _PACKAGES = ("fedwaggle", "flwr", "torch", "numpy")
 
 
@@ -63,6 +70,9 @@ class Request(BaseModel):
     seed: int = Field(default=0, description="The seed of the run.")
     engine: str = Field(default="", description="What carries the messages.")
     versions: dict[str, str] = Field(default={}, description="Versions of what it ran on.")
+    machine: dict[str, str] = Field(
+        default={}, description="What of the machine decides the last digits of a model."
+    )
     code: str = Field(default="", description="SHA-256 of the app's Python files together.")
     sources: dict[str, str] = Field(default={}, description="SHA-256 of each of these files.")
     dataset: str = Field(default="", description="Fingerprint of the data that it is tested on.")
@@ -119,6 +129,26 @@ def installed_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def machine_facts() -> dict[str, str]:
+    """Return what of this machine decides the last digits of a model.
+
+    Returns
+    -------
+    dict[str, str]
+        ``cpu``, the instructions that torch computes with, such as ``AVX512`` (the kind of the
+        processor before torch is imported), ``threads`` of torch, and the variables that choose
+        other instructions, if they are set.
+    """
+    torch = sys.modules.get("torch")
+    found = {"cpu": platform.machine()}
+    if torch is not None:
+        found = {
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "threads": str(torch.get_num_threads()),
+        }
+    return found | {name: os.environ[name] for name in CPU_VARIABLES if name in os.environ}
 
 
 def source_hashes(package: Path) -> dict[str, str]:
