@@ -13,42 +13,6 @@ from fedwaggle.engine import run
 from fedwaggle.errors import ConfigError, EngineError
 from waiting import PATIENCE
 
-# Each client draws a number, counts its messages in its state, and spoils what it was sent.
-CLIENT = """
-import random
-import numpy as np
-
-@app.train()
-def train(message, context):
-    count = context.state["n"]["n"] + 1 if "n" in context.state else 1
-    context.state["n"] = MetricRecord({"n": count})
-    part = context.node_config["partition-id"]
-    drawn = [random.random(), float(np.random.rand())]
-    values = [float(part), float(count), *drawn, *message.content["c"]["list"]]
-    message.content["c"]["list"].append(99.0)
-    os.chdir("/")
-    return answer(message, values)
-"""
-SERVER = """
-rounds = []
-for _ in range(3):
-    arrays = ArrayRecord({"w": Array(np.arange(3.0))})
-    content = RecordDict({"c": ConfigRecord({"list": [1.0, 2.0]}), "a": arrays})
-    messages = [Message(content, node, "train") for node in grid.get_node_ids()]
-    replies = list(grid.send_and_receive(messages))
-    rounds.append(sorted(reply.content["m"]["value"] for reply in replies))
-    assert content["c"]["list"] == [1.0, 2.0]
-return rounds, sorted(grid.client_states().items())
-"""
-
-
-def test_the_answers_are_those_of_the_linux_pool(make_app) -> None:
-    """Random numbers, states, and messages that clients spoil."""
-    app = make_app(CLIENT, "import numpy as np\n" + SERVER)
-    here = run(app, nodes=3, workers=2, seed=7, pool="processes").value
-    assert here == run(app, nodes=3, workers=2, seed=7, pool="linux").value
-    assert here[0][2][0][:2] == [0, 3]
-
 
 def test_what_a_client_raises_is_its_error(make_app, capfd) -> None:
     client = """

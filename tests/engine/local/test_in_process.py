@@ -43,10 +43,11 @@ return first, rounds, random.random(), sorted(grid.client_states().items())
 """
 
 
-def test_the_answers_are_those_of_worker_processes(make_app) -> None:
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2, "pool": "processes"}], ids=str)
+def test_the_answers_are_those_of_worker_processes(make_app, options: dict) -> None:
     """Numbers of clients and of the server, states, and messages that clients spoil."""
     app = make_app(CLIENT, "import os\n" + SERVER)
-    here = run(app, nodes=3, workers=0, seed=7).value
+    here = run(app, nodes=3, seed=7, **options).value
     assert here == run(app, nodes=3, workers=2, seed=7).value
     assert len({values[2] for values in here[1][0]}) == 3
     assert here[1][2][0][:2] == [0, 3]
