@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ def cluster() -> Iterator[Cluster]:
     made.add_node(num_cpus=1)
     yield made
     made.shutdown()
+    del made
+    gc.collect()  # Ray leaves files open, of which the next test would be warned
 
 
 def has_an_update(outputs: Path) -> bool:
