@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,22 +55,16 @@ def answer_identity(app: ClientApp, load_data: LoadData | None = None) -> Client
     load_data : Callable[[str, Context], Any] | None (default: None)
         What :func:`fedwaggle.load_examples` calls. With it, the app also gets a handler for the
         query ``labels``: how many training examples of each class this node has. Leave it out
-        where a site must not tell.
+        where a site must not report it.
 
     Examples
     --------
     >>> from flwr.clientapp import ClientApp
     >>> app = answer_identity(ClientApp())
     """
-
-    def answer_labels(msg: Message, context: Context) -> Message:
-        counts = count_own_labels(load_data, "train", context) if load_data else {}
-        answer = {"labels": list(counts), "counts": list(counts.values())}
-        return _answer(msg, LABELS_KEY, answer)
-
     app.query(IDENTITY_ACTION)(_say_partition)
     if load_data is not None:
-        app.query(LABELS_ACTION)(answer_labels)
+        app.query(LABELS_ACTION)(_label_counter(load_data))
     return app
 
 
@@ -181,6 +175,14 @@ def _say_partition(msg: Message, context: Context) -> Message:
         "num-partitions": context.node_config.get("num-partitions", 0),
     }
     return _answer(msg, IDENTITY_KEY, identity)
+
+
+def _label_counter(load_data: LoadData) -> Callable[[Message, Context], Message]:
+    def answer_labels(msg: Message, context: Context) -> Message:
+        counts = count_own_labels(load_data, "train", context)
+        return _answer(msg, LABELS_KEY, {"labels": list(counts), "counts": list(counts.values())})
+
+    return answer_labels
 
 
 def _answer(msg: Message, key: str, values: Mapping[str, Any]) -> Message:

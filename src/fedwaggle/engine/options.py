@@ -144,7 +144,7 @@ class EngineOptions:
             "num-supernodes": self.nodes,
             "client-resources-num-cpus": 1,  # Flower's own default of 2 halves what runs at a time
         }
-        has_cluster = bool(os.environ.get("RAY_ADDRESS"))  # which says itself what it has
+        has_cluster = bool(os.environ.get("RAY_ADDRESS"))  # with resources of its own
         if self.workers is not None and not has_cluster:
             keys["init-args-num-cpus"] = self.workers
         if self.gpus:

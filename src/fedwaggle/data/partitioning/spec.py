@@ -15,7 +15,7 @@ BY_SIZE = ("iid", "linear", "square", "exponential")
 """Partitioners that read nothing of an example: the sizes of the partitions are their rule."""
 
 BY_ID = ("natural-id", "grouped-natural-id")
-"""Partitioners whose rule is a column that says whose an example is."""
+"""Partitioners that divide by a column which identifies the owner of an example."""
 
 
 @dataclass(frozen=True, kw_only=True)

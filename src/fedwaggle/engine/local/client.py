@@ -14,12 +14,19 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedwaggle.engine.app import ConfigValue
-from fedwaggle.engine.flwr_private import CLIENT_APP_RAISED, UNKNOWN_ERROR, set_task_identity
+from fedwaggle.engine.flwr_private import (
+    CLIENT_APP_RAISED,
+    UNKNOWN_ERROR,
+    crash_error,
+    set_task_identity,
+    task_identity,
+)
 from fedwaggle.engine.local.messages import pack_node, unpack_node
+from fedwaggle.engine.local.seeding import RandomNumbers
 from fedwaggle.engine.screen.tracebacks import packed
 from fedwaggle.text import text_of
 
-__all__ = ["Answer", "Client"]
+__all__ = ["Answer", "Client", "answer_or_crash"]
 
 _RUN_CONFIG_CHANGED = (
     "The `run_config` field of the `Context` object cannot be modified (run_id: {})."
@@ -119,6 +126,29 @@ class Client:
         with suppress(Exception):  # a client may have put any object in place of stderr
             self.show(partition, packed(error))
         return Answer(error=(code, f"{type(error)}:<'{text_of(error)}'>"))
+
+
+def answer_or_crash(
+    client: Client, message: Message, partition: int, state: bytes, random: RandomNumbers | None
+) -> Answer:
+    """Answer a message in a process that goes on afterwards, whatever the app asks for.
+
+    Parameters
+    ----------
+    client : Client
+        Who answers.
+    message, partition, state : Message, int, bytes
+        See :meth:`Client.answer`.
+    random : RandomNumbers | None
+        What makes the message's random numbers repeatable; None leaves the generators alone.
+    """
+    with task_identity(client.run_id, message.metadata.dst_node_id):
+        if random is not None:
+            random.seed_for(int(message.metadata.message_id))
+        try:
+            return client.answer(message, partition, state)
+        except SystemExit as leaving:
+            return Answer(error=crash_error(f"it ended by SystemExit: {leaving.code}"))
 
 
 def _check(reply: object, message: Message) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from fedwaggle.engine.local.client import Client
     from fedwaggle.engine.local.pool import Outcome
+    from fedwaggle.engine.local.seeding import RandomNumbers
 
 __all__ = ["ExecutorPool", "Work", "process_executor"]
 
@@ -218,35 +219,30 @@ def _import_app(work: bytes) -> None:
 
 
 @lru_cache(maxsize=1)
-def _client(work: bytes) -> Client:
-    """Import the app, once in a process."""
+def _client(work: bytes) -> tuple[Client, RandomNumbers | None]:
+    """Import the app, once in a process; return what answers messages, and seeds them."""
     from fedwaggle.engine.flwr_private import load_client_app
     from fedwaggle.engine.local.client import Client
+    from fedwaggle.engine.local.seeding import RandomNumbers
 
     known: Work = pickle.loads(work)  # noqa: S301  # the engine's own
     if known.sys_path:
         sys.path[:] = known.sys_path
     app = load_client_app(known.clientapp, known.folder or os.getcwd())  # noqa: PTH109
-    return Client(app, known.run_id, known.num_nodes, known.node_config, known.run_config, _show)
+    client = Client(app, known.run_id, known.num_nodes, known.node_config, known.run_config, _show)
+    return client, None if known.seed is None else RandomNumbers(known.seed)
 
 
 def _answer(work: bytes, packed: bytes, partition: int, state: bytes) -> _Result:
     """Let a client answer a message."""
-    from fedwaggle.engine.flwr_private import crash_error, task_identity
-    from fedwaggle.engine.local.seeding import RandomNumbers
+    from fedwaggle.engine.local.client import answer_or_crash
 
-    client = _client(work)
+    client, random = _client(work)
     message: Message = pickle.loads(packed)  # noqa: S301  # the engine's own
     if message.metadata.created_at + message.metadata.ttl <= time.time():
         return _Result()
-    seed = pickle.loads(work).seed  # noqa: S301
-    with _folder_kept(), task_identity(client.run_id, message.metadata.dst_node_id):
-        if seed is not None:
-            RandomNumbers(seed).seed_for(int(message.metadata.message_id))
-        try:
-            answer = client.answer(message, partition, state)
-        except SystemExit as leaving:
-            return _Result(error=crash_error(f"it ended by SystemExit: {leaving.code}"))
+    with _folder_kept():
+        answer = answer_or_crash(client, message, partition, state, random)
     reply = None if answer.reply is None else pickle.dumps(answer.reply)
     return _Result(reply, answer.error, answer.state)
 

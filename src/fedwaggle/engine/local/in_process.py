@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from flwr.app import ArrayRecord, Message
 from flwr.clientapp import ClientApp
 
-from fedwaggle.engine.flwr_private import crash_error, make_message, metadata_values, task_identity
-from fedwaggle.engine.local.client import Answer, Client
+from fedwaggle.engine.flwr_private import make_message, metadata_values
+from fedwaggle.engine.local.client import Answer, Client, answer_or_crash
 from fedwaggle.engine.local.messages import (
     describe_arrays,
     pack_content,
@@ -120,14 +120,10 @@ class InProcessPool:
 
     def _answer(self, task: _Task) -> Answer:
         assert self._client is not None  # noqa: S101  # collect has made it
-        message = task.message
-        with self._side.entered(), task_identity(self._client.run_id, message.metadata.dst_node_id):
-            if self._random is not None:
-                self._random.seed_for(int(message.metadata.message_id))
-            try:
-                return self._client.answer(message, task.partition, task.state)
-            except SystemExit as leaving:
-                return Answer(error=crash_error(f"it ended by SystemExit: {leaving.code}"))
+        with self._side.entered():
+            return answer_or_crash(
+                self._client, task.message, task.partition, task.state, self._random
+            )
 
 
 class _ClientSide:

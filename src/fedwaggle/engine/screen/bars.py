@@ -123,7 +123,7 @@ def bars_on_terminal() -> RichProgress:
     from rich.text import Text
 
     class TimeLeft(ProgressColumn):
-        """The time that a task still takes, if that can be told."""
+        """The remaining time of a task, if it is known."""
 
         max_refresh = 0.5
 

@@ -139,7 +139,7 @@ class Progress:
             self.tally.add_evaluation(reply.content)
 
     def round_ended(self) -> None:
-        """Say how the round went that was followed until now, if no record says it."""
+        """Log how the last round went, unless the run is shown by its record."""
         if self.tally.sent and self._run is None:
             self.logger.info(self.tally.line(self.shown.num_rounds, time.monotonic()))
 
