@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import TextIO
 
 from fedwaggle.runs.events import ClientUpdated, Event
-from fedwaggle.runs.metadata_fields import chartable_fields
 from fedwaggle.text import printable
 from fedwaggle.trackers.happenings import happening
-from fedwaggle.trackers.round_metrics import RoundFacts, Rounds
+from fedwaggle.trackers.round_metrics import RoundFacts, Rounds, update_fields
 
 __all__ = ["CsvTracker", "open_tracker"]
 
@@ -95,8 +94,7 @@ class CsvTracker:
 
     def _write_update(self, update: ClientUpdated) -> None:
         client = printable(update.client, 100)
-        own = {"num_examples": update.num_examples, "seconds": update.seconds}
-        for name, value in [*own.items(), *chartable_fields(update.metadata or {})]:
+        for name, value in update_fields(update):
             if isinstance(value, list):
                 for step, each in enumerate(value, start=1):
                     self._clients.add(update.round, client, printable(f"{name}[{step}]", 100), each)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,11 @@ from fedwaggle.runs.events import (
     RunResumed,
     RunStarted,
 )
-from fedwaggle.runs.metadata_fields import chartable_fields
 from fedwaggle.runs.paths import REPORT
+from fedwaggle.runs.report.stats import spread
 from fedwaggle.text import printable
 from fedwaggle.trackers.happenings import happening
-from fedwaggle.trackers.round_metrics import RoundFacts, Rounds
+from fedwaggle.trackers.round_metrics import RoundFacts, Rounds, update_fields
 
 __all__ = ["MlflowTracker", "open_tracker"]
 
@@ -138,8 +137,8 @@ class MlflowTracker:
         if facts.round <= self._shown:
             return
         self._shown = facts.round
-        values = {**facts.scalars, **_deciles(facts.samples), "clients/newly_converged": 0.0}
-        values["clients/newly_converged"] = float(len(facts.converged))
+        newly = {"clients/newly_converged": float(len(facts.converged))}
+        values = {**facts.scalars, **_deciles(facts.samples), **newly}
         when = int(facts.time.timestamp() * 1000)
         metrics = [
             Metric(name, value, when, facts.round)
@@ -152,11 +151,10 @@ class MlflowTracker:
 
     def _keep(self, update: ClientUpdated) -> None:
         if len(self._clients) < _MOST_ROWS:
-            own = {"num_examples": update.num_examples, "seconds": update.seconds}
             client = printable(update.client, 100)
             self._clients += [
                 (update.round, client, name, value[-1] if isinstance(value, list) else value)
-                for name, value in [*own.items(), *chartable_fields(update.metadata or {})]
+                for name, value in update_fields(update)
             ]
 
     def _configure(self, config: dict[str, Any]) -> None:
@@ -173,10 +171,12 @@ def _deciles(samples: dict[str, list[float]]) -> dict[str, float]:
     """Return the tenth, the median and the ninth decile of each distribution."""
     found = {}
     for name, values in samples.items():
-        found[f"{name}/median"] = statistics.median(values)
-        if len(values) > 1:
-            tenths = statistics.quantiles(values, n=10, method="inclusive")
-            found |= {f"{name}/p10": tenths[0], f"{name}/p90": tenths[-1]}
+        lies = spread(values)
+        if lies is None:
+            continue
+        found[f"{name}/median"] = lies.median
+        if lies.count > 1:
+            found |= {f"{name}/p10": lies.p10, f"{name}/p90": lies.p90}
     return found
 
 

@@ -30,9 +30,9 @@ from datetime import datetime
 
 from fedwaggle.numbers import as_float, is_ordinary
 from fedwaggle.runs.events import ClientUpdated, Event, RoundFinished, RoundStarted
-from fedwaggle.runs.metadata_fields import chartable_fields
+from fedwaggle.runs.metadata_fields import Chartable, chartable_fields
 
-__all__ = ["Converged", "RoundFacts", "Rounds", "tag"]
+__all__ = ["Converged", "RoundFacts", "Rounds", "tag", "update_fields"]
 
 MAX_CLIENTS = 50  # with numbers of their own
 MAX_METRICS = 50  # of one set, and numbers of one metric
@@ -155,6 +155,15 @@ class Rounds:
             seconds if isinstance(seconds, float) and is_ordinary(seconds) else None,
             tuple(filter(is_ordinary, losses)) if isinstance(losses, list) else (),
         )
+
+
+def update_fields(update: ClientUpdated) -> list[tuple[str, Chartable]]:
+    """Return what a client's update is listed with: its size, its time, and its metadata."""
+    own: list[tuple[str, Chartable]] = [
+        ("num_examples", update.num_examples),
+        ("seconds", update.seconds),
+    ]
+    return [*own, *chartable_fields(update.metadata or {})]
 
 
 def tag(name: str) -> str:

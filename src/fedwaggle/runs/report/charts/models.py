@@ -13,7 +13,15 @@ from fedwaggle.runs.report.charts.figure import SERIES, Figure, Trace, layout, l
 from fedwaggle.runs.report.story import RunStory
 from fedwaggle.runs.report.words import plotly_text, title_text
 
-__all__ = ["BestValue", "Family", "best_value", "families", "model_figures", "rate_steps"]
+__all__ = [
+    "BestValue",
+    "Family",
+    "best_value",
+    "families",
+    "is_share",
+    "model_figures",
+    "rate_steps",
+]
 
 _SOURCES = {
     "metrics": "global model, on the server",
@@ -155,7 +163,7 @@ def _metric_figure(
         traces.append(_best_mark(best))
     known = [value for value in family.main.values() if math.isfinite(value)]
     falls = bool(known) and known[-1] < known[0]
-    percent = "acc" in family.name.lower() and all(0 <= value <= 1 for value in known)
+    percent = is_share(family.name, known)
     return Figure(
         key,
         f"{title_text(family.name, 40)} by round",
@@ -167,6 +175,11 @@ def _metric_figure(
             yaxis={"tickformat": ".0%"} if percent else _count_axis(known),
         ),
     )
+
+
+def is_share(metric: str, values: Sequence[float]) -> bool:
+    """Return whether a metric's axis is in percent: an accuracy from 0 to 1."""
+    return "acc" in metric.lower() and all(0 <= value <= 1 for value in values)
 
 
 def _count_axis(values: Sequence[float]) -> dict[str, object]:

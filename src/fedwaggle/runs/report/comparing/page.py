@@ -18,7 +18,7 @@ from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.files import write_atomic
 from fedwaggle.runs.record import config_of, is_being_written
 from fedwaggle.runs.report.charts.figure import Figure, Trace, layout, line, rounded
-from fedwaggle.runs.report.charts.models import best_value, families
+from fedwaggle.runs.report.charts.models import best_value, families, is_share
 from fedwaggle.runs.report.comparing.groups import ComparedRun, Group, comparison_tables, grouped
 from fedwaggle.runs.report.comparing.parallel import parallel_figures
 from fedwaggle.runs.report.page import build_page
@@ -150,18 +150,17 @@ def _curves(groups: Sequence[Group], metric: str, key: str) -> Figure:
         f"{title_text(metric, 40)} by round",
         note="Of several seeds: the mean, one standard deviation around it, and each run thin.",
         traces=traces,
-        layout=layout(height=360, yaxis={"tickformat": ".0%"} if _is_share(metric, groups) else {}),
+        layout=layout(
+            height=360,
+            yaxis={"tickformat": ".0%"} if is_share(metric, _values(metric, groups)) else {},
+        ),
     )
 
 
-def _is_share(metric: str, groups: Sequence[Group]) -> bool:
-    """Return whether a metric is shown in percent, as in a report."""
-    values = [
-        v for group in groups for run in group.runs for v in run.curves.get(metric, {}).values()
-    ]
-    return "acc" in metric.lower() and all(
-        0 <= value <= 1 for value in values if is_ordinary(value)
-    )
+def _values(metric: str, groups: Sequence[Group]) -> list[float]:
+    """Return every run's values of a metric, but for those that no axis can show."""
+    curves = [run.curves.get(metric, {}) for group in groups for run in group.runs]
+    return [value for curve in curves for value in curve.values() if is_ordinary(value)]
 
 
 def _group_traces(group: Group, curves: Sequence[dict[int, float]]) -> list[Trace]:
