@@ -75,7 +75,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ("lr", math.inf, "a finite number"),
         ("lr", 10**400, "a number"),  # no float is so large
         ("lr", "0.1", "a number"),
-        ("round-timeout", 0, "greater than 0"),
+        ("round-timeout", -1, "greater than or equal to 0"),
         ("trust-pickle", "false", "true or false"),
         ("trust-pickle", 0, "true or false"),
         ("dataset", "", "a text that is not empty"),

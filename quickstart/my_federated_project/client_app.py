@@ -11,11 +11,12 @@ from fedwaggle import (
     read_config,
     read_instructions,
     reply,
+    safeguards,
     seed_everything,
 )
 from my_federated_project import task
 
-app = answer_identity(ClientApp(), task.load_data)
+app = answer_identity(ClientApp(mods=[safeguards(__package__)]), task.load_data)
 
 
 @app.train()

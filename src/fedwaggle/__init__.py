@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from fedwaggle.simulation.federate import federate
     from fedwaggle.simulation.result import SimulationResult
     from fedwaggle.simulation.simulate import run, simulate
+    from fedwaggle.site import safeguards
     from fedwaggle.strategy import (
         ClientUpdate,
         Decision,
@@ -124,6 +125,7 @@ __all__ = [
     "read_instructions",
     "reply",
     "run",
+    "safeguards",
     "schedule_of",
     "schema_of",
     "seed_everything",
@@ -186,6 +188,7 @@ _HOMES = {
     "read_instructions": "client",
     "reply": "client",
     "run": "simulation.simulate",
+    "safeguards": "site",
     "schedule_of": "schedules",
     "schema_of": "metadata",
     "seed_everything": "seeds",

@@ -15,6 +15,8 @@ from fedwaggle.data.loading import LoadData, count_own_labels
 from fedwaggle.errors import ConfigError
 from fedwaggle.identity import IDENTITY_ACTION, IDENTITY_KEY, LABELS_ACTION, LABELS_KEY
 from fedwaggle.metadata import pack
+from fedwaggle.site.outgoing import counts_that_leave, under_policy
+from fedwaggle.site.policy import read_site_policy
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, Context, Message
@@ -145,7 +147,12 @@ def reply(
     Raises
     ------
     MetadataError, ConfigError
-        If the metadata cannot be sent, as :func:`fedwaggle.metadata.pack` raises them.
+        If the metadata cannot be sent, as :func:`fedwaggle.metadata.pack` raises them, or if the
+        site's policy cannot be read.
+
+    Notes
+    -----
+    Where the node config names a ``site-policy``, only what that allows is in the reply.
     """
     from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
@@ -166,6 +173,9 @@ def reply(
             codec=config.metadata_codec,
             max_bytes=config.max_metadata_bytes,
         )
+    policy = read_site_policy(context.node_config)
+    if not policy.is_open:
+        content = under_policy(msg, context, content, policy)
     return Message(content=content, reply_to=msg)
 
 
@@ -179,8 +189,10 @@ def _say_partition(msg: Message, context: Context) -> Message:
 
 def _label_counter(load_data: LoadData) -> Callable[[Message, Context], Message]:
     def answer_labels(msg: Message, context: Context) -> Message:
-        counts = count_own_labels(load_data, "train", context)
-        return _answer(msg, LABELS_KEY, {"labels": list(counts), "counts": list(counts.values())})
+        policy = read_site_policy(context.node_config)
+        counts = counts_that_leave(count_own_labels(load_data, "train", context), policy)
+        answer = {"labels": list(counts), "counts": list(counts.values())} if counts else {}
+        return _answer(msg, LABELS_KEY, answer)
 
     return answer_labels
 

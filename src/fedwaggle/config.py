@@ -130,7 +130,10 @@ class RunConfig(BaseModel):
         default=2, ge=1, description="Nodes that must be there before a round begins."
     )
     round_timeout: float = Field(
-        default=3600.0, gt=0, description="Seconds that each phase of a round may take."
+        default=0.0,
+        ge=0,
+        description="Seconds that each phase of a round may take. 0 is an hour in a simulation; on "
+        "a federation ten minutes, and three times the slowest reply once there is one.",
     )
     node_timeout: float = Field(
         default=600.0, gt=0, description="Seconds to wait for enough nodes, and for their names."

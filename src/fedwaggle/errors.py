@@ -78,6 +78,7 @@ class MetadataCode(StrEnum):
     WRONG_SCHEMA = "wrong-schema"
     WRONG_VERSION = "wrong-version"
     INVALID = "invalid"
+    WITHHELD = "withheld"
 
 
 class MetadataError(WaggleError):
@@ -90,7 +91,7 @@ class MetadataError(WaggleError):
     message : str
         What was expected, what came and what to do.
     paths : Sequence[str]
-        Dotted paths of all bad fields; empty unless the code is ``invalid``.
+        Dotted paths of all bad fields; empty unless the code is ``invalid`` or ``withheld``.
     """
 
     def __init__(self, code: MetadataCode, message: str, paths: Sequence[str] = ()) -> None:

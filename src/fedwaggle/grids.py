@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 __all__ = [
+    "FEDERATION",
     "SIMULATION",
     "NamedGrid",
     "RecordedGrid",
@@ -27,9 +28,10 @@ __all__ = [
 ]
 
 SIMULATION = "flower-simulation"
+FEDERATION = "flower-superlink"
 _SIMULATED = {SIMULATION, "local"}
 
-_BY_GRID = {"InMemoryGrid": SIMULATION, "HttpGrid": "flower-superlink"}
+_BY_GRID = {"InMemoryGrid": SIMULATION, "HttpGrid": FEDERATION}
 
 
 @runtime_checkable

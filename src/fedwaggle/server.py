@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fedwaggle.config import RunConfig
 from fedwaggle.data import fingerprint
 from fedwaggle.data.loading import count_labels
-from fedwaggle.errors import ConfigError
 from fedwaggle.runs import Request, Run, open_folder, outputs_root
-from fedwaggle.runs.request import code_hash, installed_versions, machine_facts, source_hashes
+from fedwaggle.runs.request import installed_versions, machine_facts
 from fedwaggle.seeds import derive_seed, seed_everything
+from fedwaggle.site.code import code_hash, package_folder, source_hashes
 from fedwaggle.strategy import engine_name
 from fedwaggle.trackers import open_trackers
 
@@ -74,7 +72,7 @@ def open_run(
         If the folder cannot be made, or the run that is to be resumed is not there, is being
         written, or was asked something else; see :func:`fedwaggle.runs.open_folder`.
     """
-    folder = _folder_of(package)
+    folder = package_folder(package) if package else None
     request = Request(
         config=dict(context.run_config),
         app=(package or "").partition(".")[0],
@@ -121,15 +119,3 @@ def _count_labels(
     if config.fraction_evaluate:
         count_labels(load_data, "test", context, nodes)
     return count_labels(load_data, "train", context, nodes)
-
-
-def _folder_of(package: str | None) -> Path | None:
-    """Return the folder of a package that has been imported."""
-    if not package:
-        return None
-    file = getattr(sys.modules.get(package), "__file__", None)
-    if file is None:
-        raise ConfigError(
-            [f"package: expected the app's package, as __package__ holds it, got {package!r}"]
-        )
-    return Path(file).parent

@@ -390,7 +390,7 @@ def test_what_a_site_keeps_back_takes_its_default_or_is_refused() -> None:
     assert unpack(pack(Battery(80.0, [1]), site), Battery) == Battery(80.0, [])
     site = context(**{"metadata-allow": "cells"})
     error = refusal(lambda: unpack(pack(Battery(80.0, [1]), site), Battery))
-    assert (error.code, error.paths) == (MetadataCode.INVALID, ("percent",))
+    assert (error.code, error.paths) == (MetadataCode.WITHHELD, ("percent",))
 
 
 def test_a_list_that_cannot_be_kept_ends_the_client_not_the_secret() -> None:

@@ -13,7 +13,7 @@ from fedwaggle.errors import ConfigError
 if TYPE_CHECKING:
     from fedwaggle.engine.app import App
 
-__all__ = ["resumed_app"]
+__all__ = ["refuse_apps_that_cannot", "resumed_app"]
 
 _NEVER_KEPT = {"resume", "fork", "outputs"}  # they say where a run is, not what it is
 
@@ -54,7 +54,7 @@ def resumed_app(
     known = read_defaults(app)
     if which is None:
         raise ConfigError(["--fork: expected --resume RUN beside it, to say where to begin"])
-    _refuse_apps_that_cannot(known, fork=fork)
+    refuse_apps_that_cannot(known, fork=fork)
     path = find_run(which, outputs).absolute()
     resuming = {**overrides, "resume": str(path)} | ({"fork": True} if fork else {})
     if fork:
@@ -74,7 +74,8 @@ def resumed_app(
     return kept, nodes_of(path)
 
 
-def _refuse_apps_that_cannot(config: Mapping[str, object], *, fork: bool) -> None:
+def refuse_apps_that_cannot(config: Mapping[str, object], *, fork: bool) -> None:
+    """Raise ``ConfigError`` if an app's config has no key by which it resumes, or forks."""
     mistakes = [
         f"--{key}: expected the app to have the key {key} in [tool.flwr.app.config]; "
         "`waggle new` makes an app that shows how it is used"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fedwaggle.cli.base import FAILED, outputs_here, show_tracebacks
+from fedwaggle.cli.federation import run_on_federation
 from fedwaggle.cli.resume import resumed_app
 from fedwaggle.errors import ConfigError, WaggleError
 
@@ -36,6 +37,12 @@ def run(
     app: Annotated[
         Path, typer.Argument(help="Folder of a Flower app, with its pyproject.toml.")
     ] = Path(),
+    connection: Annotated[
+        str | None,
+        typer.Argument(
+            help="With --engine superlink: the SuperLink, by its name in Flower's config.toml."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,9 +109,10 @@ def run(
         ),
     ] = False,
     engine: Annotated[
-        Literal["local", "flower"],
+        Literal["local", "flower", "superlink"],
         typer.Option(
-            help="local: this library's own. flower: stock `flwr run`, on Ray.",
+            help="local: this library's own. flower: stock `flwr run`, on Ray. superlink: a real "
+            "federation, CONNECTION.",
             rich_help_panel=_SIMULATION,
         ),
     ] = "local",
@@ -218,6 +226,37 @@ def run(
     defaults = read_defaults(app)
     overrides = parse_run_config(run_config or [], defaults)
     overrides |= parse_settings(settings or [], defaults)
+    if engine == "superlink":
+        run_on_federation(
+            app,
+            connection,
+            overrides,
+            resume=resume,
+            fork=fork,
+            quiet=quiet,
+            simulation_options={
+                "--nodes": nodes,
+                "--workers": workers,
+                "--gpus": gpus,
+                "--clients-per-gpu": clients_per_gpu,
+                "--pool": pool,
+                "--ray-address": ray_address,
+                "--client-timeout": client_timeout,
+                "--isolate": isolate,
+                "--seed": seed,
+                "--node-config": node_config,
+                "--federation-config": federation_config,
+                "--json": json,
+            },
+        )
+        return
+    if connection is not None:
+        raise ConfigError(
+            [
+                f"connection {connection}: expected --engine superlink beside it; add it, or leave "
+                "the name out"
+            ]
+        )
     is_new = resume is None and not fork
     own = read_federation(app) if is_new else {}
     asked_federation = parse_pairs("--federation-config", federation_config or [])

@@ -17,11 +17,12 @@ pickle, "Warning": https://docs.python.org/3/library/pickle.html
 
 from __future__ import annotations
 
+import json
 import pickle  # opt-in, and refused unless the operator trusts it
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -31,14 +32,18 @@ from fedwaggle.errors import ConfigError, MetadataCode, MetadataError
 from fedwaggle.metadata.refusal_costs import check_refusal_cost, errors_per_value
 from fedwaggle.metadata.refusals import refusal_of
 from fedwaggle.metadata.scalars import with_python_scalars
+from fedwaggle.site.policy import ALLOW_KEY, POLICY_KEY, MetadataRules, read_site_policy
+from fedwaggle.site.rules import sift_metadata
 from fedwaggle.text import printable, shown
 
 if TYPE_CHECKING:  # `waggle report` needs no Flower, and Flower takes half a second to import
     from flwr.app import ConfigRecord, Context
 
 __all__ = [
+    "CHANGED_KEY",
     "DEFAULT_MAX_BYTES",
     "PICKLE_WARNING",
+    "WITHHELD_KEY",
     "Codec",
     "pack",
     "schema_of",
@@ -59,8 +64,9 @@ PICKLE_WARNING = (
 M = TypeVar("M")
 _T = TypeVar("_T")
 
+WITHHELD_KEY, CHANGED_KEY = "withheld", "changed"  # lists of names in the record
+
 _KEYS = {"schema": str, "version": int, "payload": bytes}
-_ALLOW_KEY = "metadata-allow"
 
 _CONFIG = ConfigDict(
     strict=True,
@@ -90,8 +96,8 @@ def pack(
         An instance of a dataclass. Scalars of NumPy and torch in it are sent as ``bool``, ``int``
         or ``float``.
     context : Context | None (default: None)
-        The client's context. If its ``node_config`` holds ``metadata-allow``, the site's list of
-        fields separated by commas, only those fields of ``obj`` are sent.
+        The client's context. Its ``node_config`` may hold ``metadata-allow``, the fields that may
+        leave, separated by commas, or ``site-policy``, the path of a file with rules for each.
     codec : {"json", "pickle"} (default: "json")
         How the payload is encoded. The server must expect the same.
     max_bytes : int (default: 65_536)
@@ -100,7 +106,8 @@ def pack(
     Returns
     -------
     ConfigRecord
-        ``schema``, ``version`` and ``payload``; ``codec`` if it is pickle.
+        ``schema``, ``version`` and ``payload``; ``codec`` if it is pickle; ``withheld`` and
+        ``changed``, names of fields, if the site's policy kept some back or made them less exact.
 
     Raises
     ------
@@ -109,7 +116,7 @@ def pack(
         encoded so that it can be read again, or if the payload is too large.
     ConfigError
         If ``obj`` is no instance of a dataclass, if its class cannot be a contract, if there is
-        no such codec, or if ``metadata-allow`` is no text or comes with pickle.
+        no such codec, or if the site's policy cannot be read or comes with pickle.
 
     Examples
     --------
@@ -125,12 +132,15 @@ def pack(
     if codec not in get_args(Codec):
         raise ConfigError([f"codec: expected 'json' or 'pickle', got {codec!r}"])
     contract = _contract(type(obj))
-    allowed = _allowed_fields(context, codec)
-    payload = _contained(lambda: _encode(obj, contract, codec, allowed), contract)
-    _check_size(payload, contract, max_bytes)
+    rules = _metadata_rules(context, codec)
+    encoded = _contained(lambda: _encode(obj, contract, codec, rules), contract)
+    _check_size(encoded.payload, contract, max_bytes)
     record = ConfigRecord(
-        {"schema": contract.schema, "version": contract.version, "payload": payload}
+        {"schema": contract.schema, "version": contract.version, "payload": encoded.payload}
     )
+    for key, names in ((WITHHELD_KEY, encoded.withheld), (CHANGED_KEY, encoded.changed)):
+        if names:  # Flower cannot measure an empty list
+            record[key] = list(names)
     if codec == "pickle":
         record["codec"] = codec
     return record
@@ -192,8 +202,27 @@ def unpack(
     contract = _contract(cls)
     payload = _open_envelope(record, contract, codec)
     _check_size(payload, contract, max_bytes)
-    found: M = _contained(lambda: _decode(payload, contract, codec), contract, len(payload))
-    return found
+    try:
+        found: M = _contained(lambda: _decode(payload, contract, codec), contract, len(payload))
+    except MetadataError as error:
+        if not (missing := _withheld_among(error.paths, record)):
+            raise
+        refusal = MetadataError(
+            MetadataCode.WITHHELD,
+            f"{contract.schema}: the site's policy withholds {', '.join(missing)}, which the "
+            "server needs; give each a default, or ask the site",
+            missing,
+        )
+    else:
+        return found
+    raise refusal  # out here it does not keep the first error alive
+
+
+def _withheld_among(paths: Sequence[str], record: ConfigRecord) -> list[str]:
+    """Return those of the bad fields that a client says its site withholds."""
+    named = record.get(WITHHELD_KEY)
+    withheld = {name for name in named if isinstance(name, str)} if isinstance(named, list) else ()
+    return [path for path in paths if path in withheld]
 
 
 def schema_of(cls: type[Any]) -> tuple[str, int]:
@@ -264,26 +293,35 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return adapter
 
 
-def _allowed_fields(context: Context | None, codec: Codec) -> set[str] | None:
-    """Return the fields that may leave this site, or None if all may."""
-    if context is None or _ALLOW_KEY not in context.node_config:
-        return None
-    listed = context.node_config[_ALLOW_KEY]
-    if not isinstance(listed, str):
-        raise ConfigError([f"{_ALLOW_KEY}: expected names with commas, got {shown(listed)}"])
-    if codec == "pickle":
-        raise ConfigError([f"{_ALLOW_KEY}: pickle sends whole objects; use metadata-codec = json"])
-    return {name.strip() for name in listed.split(",")}
+def _metadata_rules(context: Context | None, codec: Codec) -> MetadataRules:
+    """Return the site's rules for the fields of its metadata."""
+    rules = read_site_policy(context.node_config if context else {}).metadata
+    if codec == "pickle" and rules != MetadataRules():
+        key = POLICY_KEY if context and POLICY_KEY in context.node_config else ALLOW_KEY
+        raise ConfigError([f"{key}: pickle sends whole objects; use metadata-codec = json"])
+    return rules
 
 
-def _encode(obj: object, contract: _Contract, codec: Codec, allowed: set[str] | None) -> bytes:
+class _Encoded(NamedTuple):
+    """A payload, and the names of what a site's policy kept back or changed."""
+
+    payload: bytes
+    withheld: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+def _encode(obj: object, contract: _Contract, codec: Codec, rules: MetadataRules) -> _Encoded:
     checked = contract.adapter.validate_python(with_python_scalars(obj))
     if codec == "pickle":
-        return pickle.dumps(checked)
+        return _Encoded(pickle.dumps(checked))
     payload = contract.adapter.dump_json(checked, warnings="error")
     # What cannot be read again (a tuple as a key, say) is the client's mistake: it learns here.
     _decode(payload, contract, codec)
-    return payload if allowed is None else contract.adapter.dump_json(checked, include=allowed)
+    if rules == MetadataRules():
+        return _Encoded(payload)
+    sifted = sift_metadata(json.loads(payload), rules)
+    less = json.dumps(sifted.values, separators=(",", ":")).encode()
+    return _Encoded(less, sifted.withheld, sifted.changed)
 
 
 def _decode(payload: bytes, contract: _Contract, codec: Codec) -> Any:  # noqa: ANN401

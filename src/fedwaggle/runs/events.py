@@ -36,6 +36,7 @@ __all__ = [
     "RunFinished",
     "RunResumed",
     "RunStarted",
+    "SiteMeasures",
     "SnapshotFailed",
     "UnknownEvent",
     "parse_line",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 MetricValue: TypeAlias = float | int | list[float | int]
+_Name: TypeAlias = Annotated[str, Field(max_length=200)]
 
 
 class _Value(BaseModel):
@@ -148,6 +150,25 @@ class RoundStarted(_Event):
     bytes_down: int = Field(default=0, description="Size of the messages to the cohort together.")
 
 
+class SiteMeasures(_Value):
+    """What a site's policy did to a reply before it left, as the site reports it."""
+
+    withheld: list[_Name] = Field(
+        default=[], max_length=1000, description="Names of what was kept back."
+    )
+    changed: list[_Name] = Field(
+        default=[], max_length=1000, description="Names of what was clipped or rounded."
+    )
+    clip_norm: float | None = Field(
+        default=None, description="The longest change of the weights (L2) that leaves."
+    )
+    noise_std: float | None = Field(
+        default=None, description="Standard deviation of the noise that was added to each weight."
+    )
+    epsilon: float | None = Field(default=None, description="Privacy budget of a round.")
+    delta: float | None = Field(default=None, description="Its probability of failure.")
+
+
 class ClientUpdated(_Event):
     """A client's update was admitted."""
 
@@ -176,6 +197,10 @@ class ClientUpdated(_Event):
     )
     weight: float | int | None = Field(
         default=None, description="Its weight in the mean where that is not `num_examples`."
+    )
+
+    site: SiteMeasures | None = Field(
+        default=None, description="What the policy of the client's site did to it, if anything."
     )
 
     @property

@@ -9,7 +9,6 @@ run is may.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
@@ -31,11 +30,9 @@ __all__ = [
     "breaking_changes",
     "changes",
     "code_changes",
-    "code_hash",
     "installed_versions",
     "machine_facts",
     "read_request",
-    "source_hashes",
 ]
 
 _FREE_KEYS = {
@@ -149,30 +146,6 @@ def machine_facts() -> dict[str, str]:
             "threads": str(torch.get_num_threads()),
         }
     return found | {name: os.environ[name] for name in CPU_VARIABLES if name in os.environ}
-
-
-def source_hashes(package: Path) -> dict[str, str]:
-    """Return the SHA-256 of each Python file in a package, by its path there.
-
-    Parameters
-    ----------
-    package : Path
-        The folder of the package; its sub-packages belong to it.
-    """
-    files = (path for path in package.rglob("*.py") if path.is_file())
-    hashes = {
-        path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
-    return dict(sorted(hashes.items()))
-
-
-def code_hash(package: Path) -> str:
-    """Return one SHA-256 of a package: the names and contents of all its Python files."""
-    digest = hashlib.sha256()
-    for name, hashed in source_hashes(package).items():
-        digest.update(f"{name}\0{hashed}\0".encode())
-    return digest.hexdigest()
 
 
 def code_changes(old: Request, new: Request) -> str:

@@ -47,6 +47,8 @@ class Code(StrEnum):
     STEP_NOT_FINITE = "step-not-finite"
     BAD_METRIC = "bad-metric"
     BAD_METADATA = "bad-metadata"
+    # Its site keeps it.
+    WITHHELD = "withheld"
 
     @property
     def explanation(self) -> str:
@@ -84,6 +86,7 @@ EXPLANATIONS = MappingProxyType(
         Code.STEP_NOT_FINITE: "with this reply the strategy's step left no finite model",
         Code.BAD_METRIC: "a metric that is needed is missing or not finite, or there are too many",
         Code.BAD_METADATA: "the metadata was refused, and on-bad-metadata is drop-reply",
+        Code.WITHHELD: "the policy of the client's site lets nothing out, such as of few examples",
     }
 )
 """One line for a person, for each code."""

@@ -33,12 +33,14 @@ from fedwaggle.runs.events import (
     RunFinished,
     RunResumed,
     RunStarted,
+    SiteMeasures,
     SnapshotFailed,
 )
 from fedwaggle.runs.request import installed_versions
 from fedwaggle.strategy.policies import Decision
 from fedwaggle.strategy.repeatability import Cause, lost_replies
 from fedwaggle.strategy.replies.alike import Repeats, in_words
+from fedwaggle.strategy.replies.measures import in_words as site_in_words
 from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined, RoundSummary
 from fedwaggle.text import printable
@@ -68,6 +70,7 @@ class Journal:
         self._causes: dict[str, str] = dict(run.request.not_repeatable) if run else {}
         self._repeats = Repeats()
         self._warned_of_metadata = False
+        self._sites: dict[str, SiteMeasures] = {}
 
     def run_started(
         self, *, strategy: str, engine: str, num_rounds: int, nodes: int | None, state: RunState
@@ -153,6 +156,7 @@ class Journal:
     def update(self, update: ClientUpdate[Any]) -> None:
         """Record an update that was admitted."""
         problem = update.metadata_error
+        self._note_site(update)
         self._record(
             ClientUpdated(
                 round=update.server_round,
@@ -172,8 +176,21 @@ class Journal:
                 norm=update.norm,
                 scale=update.scale,
                 weight=update.weight,
+                site=update.site,
             )
         )
+
+    def _note_site(self, update: ClientUpdate[Any]) -> None:
+        """Log what a client's site does to its replies, whenever that is new."""
+        if update.site is None or self._sites.get(update.client) == update.site:
+            return
+        self._sites[update.client] = update.site
+        logger.info("site policy of client %s: %s", update.client, site_in_words(update.site))
+        if update.site.noise_std:
+            reason = (
+                f"client {update.client} adds noise, which has no seed, so that it stays secret"
+            )
+            self.not_repeatable(update.server_round, "noise", reason)
 
     def evaluation(self, server_round: int, client: str, metrics: Mapping[str, Any]) -> None:
         """Record a client's evaluation that was admitted."""

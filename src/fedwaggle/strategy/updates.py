@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord
 from fedwaggle.errors import MetadataError
 from fedwaggle.identity import client_order
 from fedwaggle.metadata import DEFAULT_MAX_BYTES, Codec
+from fedwaggle.runs.events import SiteMeasures
 
 __all__ = [
     "ClientUpdate",
@@ -102,6 +103,8 @@ class ClientUpdate(Generic[M_co]):
         What its change was multiplied by: below 1 if it was shortened.
     weight : float | None
         Its weight in the mean where that is not ``num_examples``.
+    site : SiteMeasures | None
+        What the policy of the client's site did to the reply, as the site reports it.
     """
 
     client: str
@@ -117,6 +120,7 @@ class ClientUpdate(Generic[M_co]):
     norm: float | None = None
     scale: float = 1.0
     weight: float | None = None
+    site: SiteMeasures | None = None
 
     def bounded(self, scale: float, weight: float) -> ClientUpdate[M_co]:
         """Return the update with the share of its change, and the weight, that are in the mean."""

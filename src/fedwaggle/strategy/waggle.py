@@ -238,7 +238,8 @@ class Waggle(Hooks[M]):
     ) -> Result:
         """Run the rounds. Parameters and result are those of Flower's ``Strategy.start``.
 
-        ``timeout`` bounds each phase of a round (s). If the run's folder holds a resume point,
+        ``timeout`` bounds each phase of a round (s); 0 goes by what the replies take, as the config
+        key ``round-timeout`` describes. If the run's folder holds a resume point,
         the rounds go on behind it, and ``initial_arrays`` are not used. A round with too few
         usable updates keeps the model, so the result is never empty.
 

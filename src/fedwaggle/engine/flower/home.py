@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fedwaggle.errors import EngineError
 
-__all__ = ["CONNECTION", "Home", "find_command", "make_folder", "prepare_home"]
+__all__ = ["CONNECTION", "Home", "find_command", "make_folder", "prepare_home", "quiet_environment"]
 
 CONNECTION = "waggle"  # the name under which `flwr` knows the private SuperLink
 
@@ -80,8 +80,15 @@ def make_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="waggle-", dir=place))
 
 
-def find_command(name: str) -> str:
+def find_command(name: str, *, simulates: bool = True) -> str:
     """Return the path of a command of Flower, from the environment that this Python is of.
+
+    Parameters
+    ----------
+    name : str
+        The command.
+    simulates : bool (default: True)
+        Whether Ray must be there, too.
 
     Raises
     ------
@@ -89,7 +96,7 @@ def find_command(name: str) -> str:
         If it is not there, or if Flower was installed without what it simulates with.
     """
     command = shutil.which(name, path=_programs())
-    if command is None or importlib.util.find_spec("ray") is None:
+    if command is None or (simulates and importlib.util.find_spec("ray") is None):
         missing = "ray" if command else name
         raise EngineError(
             f"engine flower: expected {missing} in the environment of {sys.executable}, but it is "
@@ -98,11 +105,19 @@ def find_command(name: str) -> str:
     return command
 
 
+def quiet_environment(user: Mapping[str, str]) -> dict[str, str]:
+    """Return the user's environment in which Flower calls nobody, unless the user lets it.
+
+    The commands that were installed beside this Python are found first.
+    """
+    defaults = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    path = os.pathsep.join([_programs(), user.get("PATH", os.defpath)])
+    return {**defaults, **user, "PATH": path}
+
+
 def _environment(user: Mapping[str, str], home: Path, outputs: Path) -> dict[str, str]:
     """Return the user's environment with what a private run needs; the user's own choices win."""
     defaults = {
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "WAGGLE_OUTPUTS": str(outputs),
@@ -112,11 +127,10 @@ def _environment(user: Mapping[str, str], home: Path, outputs: Path) -> dict[str
     private = {
         "FLWR_HOME": str(home),
         "RAY_TMPDIR": str(home),
-        "PATH": os.pathsep.join([_programs(), user.get("PATH", os.defpath)]),
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
     }
-    return {**defaults, **user, **private}
+    return {**defaults, **quiet_environment(user), **private}
 
 
 def _programs() -> str:

@@ -11,26 +11,19 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import tomli_w
-
 from fedwaggle.engine.flower.home import Home, make_folder, prepare_home
+from fedwaggle.engine.flower.submission import ConfigValue, prepare_app, refuse_failure
 from fedwaggle.engine.flower.superlink import SuperLink
 from fedwaggle.engine.options import EngineOptions
 from fedwaggle.engine.surroundings import exit_on
-from fedwaggle.errors import ConfigError, EngineError
-from fedwaggle.text import printable
 
 __all__ = ["run"]
 
-ConfigValue = bool | int | float | str
-
 _LOG_TAIL_LINES = 30
-_LEAVE_OUT = shutil.ignore_patterns("outputs", "wandb", "__pycache__", ".*")
 
 
 def run(
@@ -90,44 +83,16 @@ def _run_on(
     config: Mapping[str, ConfigValue],
     options: EngineOptions,
 ) -> None:
-    overrides = home.path / "run-config.toml"
-    overrides.write_bytes(tomli_w.dumps(dict(config)).encode())
-    app = _as_flower_takes_it(app, config, home.path / "app" / app.name)
-    run_id = link.submit(app, options.federation(), overrides)
+    overrides, app = prepare_app(app, config, home.path)
+    run_id = link.commands.submit(app, overrides, options.federation())
     if options.quiet:
         with (home.path / "run.log").open("w+", encoding="utf-8", errors="replace") as log:
-            status = link.follow(run_id, log)
+            status = link.commands.follow(run_id, log)
             log.seek(0)
             tail = log.read().splitlines()[-_LOG_TAIL_LINES:]
     else:
-        status, tail = link.follow(run_id, None), []
-    if status.status != "finished:completed":
-        reason = printable(status.details, limit=2000)
-        raise EngineError("\n".join([*tail, f"run {run_id} is {status.status}: {reason}"]))
-
-
-def _as_flower_takes_it(app: Path, config: Mapping[str, ConfigValue], copy: Path) -> Path:
-    """Return an app's folder, or a copy of it where ``flwr run`` would refuse or change it.
-
-    ``flwr run`` takes only those keys of a run config that the app's pyproject.toml has. And a
-    section ``[tool.flwr.federations]`` makes it rewrite the user's file and the user's default.
-    """
-    path = app / "pyproject.toml"
-    try:
-        pyproject = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{path}: expected the pyproject.toml of an app ({error})"]) from error
-    flower = pyproject.get("tool", {}).get("flwr", {})
-    defaults = flower.get("app", {}).get("config", {})
-    # A key with a point is one of a nested table, and those must be in the file anyway.
-    added = {key: value for key, value in config.items() if "." not in key and key not in defaults}
-    if not added and "federations" not in flower:
-        return app
-    shutil.copytree(app, copy, ignore=_LEAVE_OUT)
-    flower.pop("federations", None)
-    flower["app"] = {**flower.get("app", {}), "config": {**added, **defaults}}
-    (copy / "pyproject.toml").write_bytes(tomli_w.dumps(pyproject).encode())
-    return copy
+        status, tail = link.commands.follow(run_id, None), []
+    refuse_failure(status, tail)
 
 
 @contextmanager

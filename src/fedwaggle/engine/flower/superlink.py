@@ -1,66 +1,30 @@
-"""A SuperLink of one's own: started, asked through stock ``flwr``, and stopped in order.
-
-``flwr`` itself says little: it ends with 0 whatever becomes of a run that it has submitted.
-So the SuperLink is asked (``flwr list``), and only ``finished:completed`` counts as success.
-"""
+"""A SuperLink of one's own: started, and stopped in order."""
 
 from __future__ import annotations
 
 import http.client
-import json
-import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
+from fedwaggle.engine.flower.commands import FlowerCommands, without_colours
 from fedwaggle.engine.flower.guard import start_guard
 from fedwaggle.engine.flower.home import CONNECTION, Home, find_command
 from fedwaggle.engine.processes import ProcessFamily
 from fedwaggle.errors import EngineError
-from fedwaggle.text import printable
 
-__all__ = ["RunStatus", "SuperLink"]
+__all__ = ["SuperLink"]
 
 # Seconds. Generous, since a busy machine is slow; what waits ends early when all is well.
 START_SECONDS = 60.0
-COMMAND_SECONDS = 120.0
 WORKERS_SECONDS = 30.0
 SERVERS_SECONDS = 10.0
-LOOK_SECONDS = 2.0
 
 _SERVE = ("--insecure", "--simulation", "--host", "127.0.0.1")  # no TLS: for this machine alone
 _STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """What the SuperLink says of a run.
-
-    Attributes
-    ----------
-    run_id : str
-        Flower's number of the run.
-    status : str
-        Such as ``running``, ``finished:completed``, ``finished:failed``.
-    details : str
-        Why it failed; "N/A" if there is nothing to say.
-    """
-
-    run_id: str
-    status: str
-    details: str
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run is over, well or not."""
-        return self.status.startswith("finished:")
 
 
 class SuperLink:
@@ -70,11 +34,18 @@ class SuperLink:
     ----------
     home : Home
         Where it lives.
+
+    Attributes
+    ----------
+    commands : FlowerCommands
+        What it is asked.
     """
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._flwr = find_command("flwr")
+        self.commands = FlowerCommands(
+            CONNECTION, environment=home.environment, folder=home.work, look=self._look
+        )
         self._log = home.path / "superlink.log"
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
@@ -114,54 +85,12 @@ class SuperLink:
         finally:
             self.kill()  # the rest: agents of Ray outlive it for minutes
 
-    def submit(self, app: Path, federation: Mapping[str, int | float], config: Path) -> str:
-        """Submit an app with stock ``flwr run``, and return the run's id.
-
-        Parameters
-        ----------
-        app : Path
-            The app's folder.
-        federation : Mapping[str, int | float]
-            Flower's keys for the simulation, such as ``num-supernodes``.
-        config : Path
-            TOML file of the run config's overrides.
-
-        Raises
-        ------
-        EngineError
-            If Flower refuses it, with Flower's words.
-        """
-        pairs = " ".join(f"{key}={value}" for key, value in federation.items())
-        overrides = ["--federation-config", pairs, "--run-config", str(config)]
-        answer = self._ask("run", str(app), CONNECTION, *overrides)
-        return str(answer["run-id"])
-
-    def follow(self, run_id: str, log: IO[str] | int | None) -> RunStatus:
-        """Send a run's log to ``log`` as it comes, until the run is over.
-
-        Parameters
-        ----------
-        run_id : str
-            The run.
-        log : IO[str] | int | None
-            A file; None for the standard output of this process.
-
-        Returns
-        -------
-        RunStatus
-            How it ended.
-        """
-        self._stream_log(run_id, log)
-        while not (status := self._status(run_id)).finished:
-            time.sleep(LOOK_SECONDS)  # the log ends a moment before the run does
-        return status
-
     def stop_runs(self) -> None:
         """Ask the SuperLink to stop whatever it runs; a SuperLink that is gone runs nothing."""
         try:
-            for status in self._statuses():
+            for status in self.commands.statuses():
                 if not status.finished:
-                    self._ask("stop", status.run_id, CONNECTION)
+                    self.commands.stop(status.run_id)
         except EngineError:
             pass  # what does not stop on request is killed
 
@@ -176,56 +105,10 @@ class SuperLink:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def _stream_log(self, run_id: str, log: IO[str] | int | None) -> None:
-        stream = subprocess.Popen(
-            [self._flwr, "log", run_id, CONNECTION, "--stream"],
-            cwd=self._home.work,
-            env={**self._home.environment, "PYTHONUNBUFFERED": "1"},  # each line when it comes
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            while stream.poll() is None:
-                self._check_alive()
-                self._family.members()  # learn who belongs to it while it can be seen
-                _wait(stream, LOOK_SECONDS)
-        finally:
-            stream.kill()
-            stream.wait()
-
-    def _status(self, run_id: str) -> RunStatus:
-        return next(status for status in self._statuses() if status.run_id == run_id)
-
-    def _statuses(self) -> list[RunStatus]:
-        runs = self._ask("list", CONNECTION)["runs"]
-        return [RunStatus(str(r["run-id"]), r["status"], r["status-details"]) for r in runs]
-
-    def _ask(self, command: str, *arguments: str) -> dict[str, Any]:
-        """Run a command of ``flwr`` and return the JSON object that it prints."""
+    def _look(self) -> None:
+        """See that the server is alive, and who belongs to it while that can be seen."""
         self._check_alive()
-        try:
-            done = subprocess.run(
-                [self._flwr, command, *arguments, "--format", "json"],
-                cwd=self._home.work,
-                env=self._home.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=COMMAND_SECONDS,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise EngineError(
-                f"flwr {command}: expected an answer within {COMMAND_SECONDS:.0f} s, got none"
-            ) from error
-        answer = _read_json(done.stdout)
-        if done.returncode != 0 or not answer.get("success", False):
-            reason = answer.get("error-message") or done.stdout + done.stderr
-            raise EngineError(f"flwr {command} refused: {printable(str(reason), limit=2000)}")
-        return answer
+        self._family.members()
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -246,19 +129,8 @@ class SuperLink:
             )
 
     def _last_words(self) -> str:
-        text = _ANSI.sub("", self._log.read_text(encoding="utf-8", errors="replace"))
+        text = without_colours(self._log.read_text(encoding="utf-8", errors="replace"))
         return "\n".join(text.splitlines()[-10:]) or "nothing"
-
-
-def _read_json(output: str) -> dict[str, Any]:
-    """Return the JSON object in what a command printed; empty if there is none."""
-    plain = _ANSI.sub("", output)
-    start = plain.find("{")
-    try:
-        answer, _ = json.JSONDecoder().raw_decode(plain[start:] if start >= 0 else "")
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _is_healthy(port: int) -> bool:

@@ -7,7 +7,7 @@ every engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,6 +73,7 @@ def draw(
     resting: set[str],
     node_timeout: float,
     seed: int,
+    notices: Mapping[str, float | str],
 ) -> Cohort:
     """Let a Flower strategy draw a cohort, and give each message its client's seed.
 
@@ -96,6 +97,8 @@ def draw(
         Seconds to wait for enough nodes.
     seed : int
         The seed of the run.
+    notices : Mapping[str, float | str]
+        What else each message's config says.
 
     Raises
     ------
@@ -114,7 +117,8 @@ def draw(
     members = []
     for message in drawn:
         client = roster.name(message.metadata.dst_node_id)
-        with_config(message, key, seed=derive_seed(seed, phase, server_round, client))
+        client_seed = derive_seed(seed, phase, server_round, client)
+        with_config(message, key, {**notices, "seed": client_seed})
         members.append((client, message))
     return Cohort(members, grid.available, grid.left_out)
 

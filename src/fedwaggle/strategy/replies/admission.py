@@ -25,6 +25,7 @@ from fedwaggle.strategy.bounds.changes import Ruler
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.exchange import UNREADABLE, Arrival
 from fedwaggle.strategy.replies.forms import Form, check_arrays, check_free, model_record
+from fedwaggle.strategy.replies.measures import check_not_withheld, site_measures
 from fedwaggle.strategy.replies.messages import bytes_of, records_of
 from fedwaggle.strategy.updates import ClientUpdate, Contract, Quarantined
 from fedwaggle.text import printable, shown
@@ -198,6 +199,7 @@ def admit(
     try:
         content = _content(arrival)
         _check_size(content, limits, contract)
+        check_not_withheld(content)
         metrics, dropped = _metrics(content, limits)
         num_examples = _weight(metrics, limits)
         _check_required(metrics, limits)
@@ -206,7 +208,7 @@ def admit(
         if limits.needs_change and norms and not any(norms):
             raise Refused(Code.NO_CHANGE, "expected a model that was trained, got it as it was")
         read = _metadata(content, contract, limits)
-        num_bytes = bytes_of(content)
+        num_bytes, site = bytes_of(content), site_measures(content)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001  # see _quarantined
@@ -223,6 +225,7 @@ def admit(
         bytes=num_bytes,
         dropped_metrics=dropped,
         norm=norms[0] if norms and math.isfinite(norms[0]) else None,
+        site=site,
     )
     return Admitted(update, arrays, _with_metrics(arrival.message, metrics, dropped), norms)
 
@@ -249,6 +252,7 @@ def admit_evaluation(
     try:
         content = _content(arrival)
         _check_size(content, limits, None)
+        check_not_withheld(content)
         metrics, dropped = _metrics(content, limits)
         _weight(metrics, limits)
         if dropped and metrics.keys() <= {limits.weighted_by_key}:

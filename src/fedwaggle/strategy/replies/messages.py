@@ -7,7 +7,7 @@ are found here by going over the values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -22,7 +22,7 @@ def records_of(content: RecordDict, kind: type[R]) -> dict[str, R]:
     return {name: record for name, record in content.items() if isinstance(record, kind)}
 
 
-def with_config(message: Message, key: str, **values: float | int | str) -> None:
+def with_config(message: Message, key: str, values: Mapping[str, float | int | str]) -> None:
     """Give a message a config of its own, with these values added.
 
     Flower's strategies put one config into all messages of a round. The other records stay

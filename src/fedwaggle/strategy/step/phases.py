@@ -11,13 +11,14 @@ from typing import Any, Generic, TypeVar, cast
 
 from flwr.app import ArrayRecord
 
-from fedwaggle.grids import is_simulated
+from fedwaggle.grids import engine_name, is_simulated
 from fedwaggle.strategy.averaging.arrays import Template
 from fedwaggle.strategy.bounds.outliers import Bounds, OutlierRule
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.cohort.drawing import Cohort, Phase, ask, draw
 from fedwaggle.strategy.cohort.labels import LabelCensus
 from fedwaggle.strategy.cohort.roster import Roster
+from fedwaggle.strategy.cohort.waiting import Waiting
 from fedwaggle.strategy.exchange import Arrival
 from fedwaggle.strategy.journal import Journal
 from fedwaggle.strategy.layers import setting_of
@@ -88,6 +89,8 @@ class Phases(Generic[M]):
         self._journal = journal
         self._roster = roster
         self._plan = plan
+        code = settings.run.request.code if settings.run else ""
+        self._waiting = Waiting(plan.timeout, engine_name(roster.grid), code)
         self._census = LabelCensus(roster.grid, settings.rules.node_timeout)
 
     def train(self, state: RunState) -> Training[M]:
@@ -170,8 +173,9 @@ class Phases(Generic[M]):
         self._journal.labels_counted(server_round, clients)
 
     def _ask(self, cohort: Cohort, usable: Sized) -> Iterator[tuple[str, Arrival]]:
-        return ask(
-            cohort, self._roster, timeout=self._plan.timeout, rules=self._rules, usable=usable
+        seconds = self._waiting.seconds
+        return self._waiting.timed(
+            ask(cohort, self._roster, timeout=seconds, rules=self._rules, usable=usable)
         )
 
     def fewest_updates(self, asked: int | None = None) -> int:
@@ -191,6 +195,7 @@ class Phases(Generic[M]):
             resting=state.attendance.resting(server_round),
             node_timeout=self._rules.node_timeout,
             seed=self._settings.seed,
+            notices=self._waiting.notices(),
         )
         if reason := self._roster.why_not_repeatable():
             self._journal.not_repeatable(server_round, "names", reason)

@@ -1,0 +1,80 @@
+"""How long a phase of a round may take, and what a real site is sent beside its task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fedwaggle.grids import FEDERATION, SIMULATION
+from fedwaggle.site.code import CODE_KEY
+from fedwaggle.site.deadline import DEADLINE_KEY
+from fedwaggle.strategy.exchange import Arrival
+
+__all__ = ["Waiting"]
+
+_SIMULATION_SECONDS = 3600.0
+_FIRST_SECONDS = 600.0
+_LEAST_SECONDS = 60.0
+_TIMES_THE_SLOWEST = 3.0
+_MOST_MARGIN_SECONDS = 10.0
+
+
+class Waiting:
+    """How long the phases of a run wait for replies.
+
+    With a ``timeout`` of 0 this is an hour in a simulation, where clients share a machine. On a
+    federation, where they work side by side, it is ten minutes until a client has answered, and
+    then three times the slowest reply so far: a minute at least, an hour at most. A client that
+    hangs costs a round that much, and not an hour.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds that were asked for; 0 for the rule above.
+    engine : str
+        What carries the messages.
+    code : str
+        Hash of the app's code; empty if it is not known.
+
+    Examples
+    --------
+    >>> Waiting(0, "local").seconds, Waiting(0, "flower-superlink").seconds
+    (3600.0, 600.0)
+    >>> Waiting(30, "flower-superlink").notices()
+    {'client-deadline': 27.0}
+    """
+
+    def __init__(self, timeout: float, engine: str, code: str = "") -> None:
+        self._timeout = timeout
+        self._engine = engine
+        self._code = code if engine in (FEDERATION, SIMULATION) else ""
+        self._slowest = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the next phase may take."""
+        if self._timeout > 0:
+            return self._timeout
+        if self._engine != FEDERATION:
+            return _SIMULATION_SECONDS
+        if not self._slowest:
+            return _FIRST_SECONDS
+        rule = max(_LEAST_SECONDS, _TIMES_THE_SLOWEST * self._slowest)
+        return min(rule, _SIMULATION_SECONDS)
+
+    def notices(self) -> dict[str, float | str]:
+        """Return what :func:`fedwaggle.site.safeguards` reads in a message.
+
+        The client's deadline comes a little before the server's, so that its reason still arrives.
+        """
+        notices: dict[str, float | str] = {CODE_KEY: self._code} if self._code else {}
+        if self._engine == FEDERATION:
+            margin = min(_MOST_MARGIN_SECONDS, self.seconds / 10)
+            notices[DEADLINE_KEY] = self.seconds - margin
+        return notices
+
+    def timed(self, arrivals: Iterable[tuple[str, Arrival]]) -> Iterator[tuple[str, Arrival]]:
+        """Yield replies, and learn from those that are no errors how long one takes."""
+        for client, arrival in arrivals:
+            if not arrival.message.has_error():
+                self._slowest = max(self._slowest, arrival.seconds)
+            yield client, arrival
