@@ -244,7 +244,8 @@ class Loopback:
         context = ssl.create_default_context(cafile=str(self.authority))
         connection = http.client.HTTPSConnection(address, context=context, timeout=5)
         try:
-            connection.request(method, path)
+            kind = {"Content-Type": "application/protobuf"} if method == "POST" else {}
+            connection.request(method, path, body=b"" if kind else None, headers=kind)
             return connection.getresponse().status
         finally:
             connection.close()

@@ -21,6 +21,7 @@ __all__ = [
     "NamedGrid",
     "RecordedGrid",
     "RecordedRun",
+    "ReplyTooLarge",
     "StatefulGrid",
     "WakingGrid",
     "engine_name",
@@ -32,6 +33,10 @@ FEDERATION = "flower-superlink"
 _SIMULATED = {SIMULATION, "local"}
 
 _BY_GRID = {"InMemoryGrid": SIMULATION, "HttpGrid": FEDERATION}
+
+
+class ReplyTooLarge(Exception):  # noqa: N818  # it ends up as a quarantined reply
+    """A reply that is far larger than the model; nothing of it was fetched."""
 
 
 @runtime_checkable

@@ -23,12 +23,15 @@ import httpx
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedwaggle.grids import WakingGrid
+from fedwaggle.grids import ReplyTooLarge, WakingGrid
 
-__all__ = ["UNREADABLE", "Arrival", "Patience", "exchange", "replies_to"]
+__all__ = ["TOO_LARGE", "UNREADABLE", "Arrival", "Patience", "exchange", "replies_to"]
 
 UNREADABLE = -1
 """Code of the error that stands for a reply which Flower cannot read; Flower's are above 0."""
+
+TOO_LARGE = -2
+"""Code of the error that stands for a reply which is not fetched, as it is too large."""
 
 _MOST_PULLERS = 8
 _FREE_MISSES = 3  # how often a puller asks in vain before it waits its turn
@@ -255,11 +258,13 @@ class _Pulled:
             return next(iter(self._grid.pull_messages([message_id])), None)
         except (OSError, httpx.HTTPError):  # the link's fault, not the client's
             raise
+        except ReplyTooLarge as error:
+            return _unreadable(self._sent[message_id], error, TOO_LARGE)
         except Exception as error:  # noqa: BLE001  # a stranger's bytes: there is no list of what
             return _unreadable(self._sent[message_id], error)
 
 
-def _unreadable(sent: Message, error: Exception) -> Message:
+def _unreadable(sent: Message, error: Exception, code: int = UNREADABLE) -> Message:
     """Return what stands for a reply that cannot be read: an error that the server answers."""
     came = Message(RecordDict(), reply_to=sent)
-    return Message(Error(UNREADABLE, f"{type(error).__name__}: {error}"), reply_to=came)
+    return Message(Error(code, f"{type(error).__name__}: {error}"), reply_to=came)

@@ -31,6 +31,7 @@ from fedwaggle.strategy.plan import Hooks, Plan, Settings
 from fedwaggle.strategy.repeatability import known_causes
 from fedwaggle.strategy.replies.alike import failed_alike
 from fedwaggle.strategy.replies.forms import Form
+from fedwaggle.strategy.replies.size_limit import limit_replies, most_parts
 from fedwaggle.strategy.resuming import (
     constructor_names,
     refuse_another_model,
@@ -85,6 +86,8 @@ class RoundLoop(Generic[M]):
 
     def run(self, initial_arrays: ArrayRecord) -> Result:
         """Run the rounds; parameters, result and errors are those of ``Waggle.start``."""
+        if self._settings.form.is_fixed:
+            limit_replies(self._roster.grid, most_parts(initial_arrays, self._settings.form))
         if engine_name(self._roster.grid) == SIMULATION:
             self._roster.gather(self._rules.node_timeout)
         state = self._resume(initial_arrays) or self._begin(initial_arrays)

@@ -23,7 +23,7 @@ from fedwaggle.strategy.averaging.finite import first_non_finite
 from fedwaggle.strategy.averaging.kept import Kept
 from fedwaggle.strategy.bounds.changes import Ruler
 from fedwaggle.strategy.codes import Code, Refused
-from fedwaggle.strategy.exchange import UNREADABLE, Arrival
+from fedwaggle.strategy.exchange import TOO_LARGE, UNREADABLE, Arrival
 from fedwaggle.strategy.replies.forms import Form, check_arrays, check_free, model_record
 from fedwaggle.strategy.replies.measures import check_not_withheld, site_measures
 from fedwaggle.strategy.replies.messages import bytes_of, records_of
@@ -54,6 +54,7 @@ _LONGEST_NAME = 1_000  # characters
 _NUMBER_BYTES = 8
 _ERRORS = {  # Flower's error codes: flwr.common.constant.ErrorCode
     UNREADABLE: Code.UNDECODABLE,  # ours
+    TOO_LARGE: Code.TOO_LARGE,  # ours
     1: Code.CLIENT_NOT_STARTED,  # LOAD_CLIENT_APP_EXCEPTION
     2: Code.CLIENT_RAISED,  # CLIENT_APP_RAISED_EXCEPTION
     3: Code.MESSAGE_LOST,  # MESSAGE_UNAVAILABLE

@@ -1,0 +1,1 @@
+"""An app with a site that can misbehave in several ways."""
