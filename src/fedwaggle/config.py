@@ -133,7 +133,8 @@ class RunConfig(BaseModel):
         default=0.0,
         ge=0,
         description="Seconds that each phase of a round may take. 0 is an hour in a simulation; on "
-        "a federation ten minutes, and three times the slowest reply once there is one.",
+        "a federation each client has ten minutes, and three times its slowest reply once it has "
+        "answered.",
     )
     node_timeout: float = Field(
         default=600.0, gt=0, description="Seconds to wait for enough nodes, and for their names."

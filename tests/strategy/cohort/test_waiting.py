@@ -1,4 +1,4 @@
-"""How long a phase waits: an hour in a simulation, and on a federation by the slowest reply."""
+"""How long a phase waits: an hour in a simulation, by each client's own replies elsewhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fedwaggle.strategy.cohort.waiting import Waiting
 from fedwaggle.strategy.exchange import Arrival
 
 
-def arrival(seconds: float, *, failed: bool = False) -> tuple[str, Arrival]:
+def arrival(client: str, seconds: float, *, failed: bool = False) -> tuple[str, Arrival]:
     asked = Message(RecordDict(), dst_node_id=2, message_type="train")
     reply = Message(RecordDict(), reply_to=asked)
     if failed:
         reply = Message(Error(2, "TimeoutError"), reply_to=asked)
-    return "a", Arrival(2, reply, seconds)
+    return client, Arrival(2, reply, seconds)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,25 @@ def arrival(seconds: float, *, failed: bool = False) -> tuple[str, Arrival]:
 )
 def test_the_rule(asked: float, engine: str, replies: list[float], seconds: float) -> None:
     waiting = Waiting(asked, engine)
-    assert len(list(waiting.timed(map(arrival, replies)))) == len(replies)
-    assert waiting.seconds == seconds
+    assert len(list(waiting.timed(arrival("a", each) for each in replies))) == len(replies)
+    assert waiting.seconds(["a"]) == seconds
 
 
-def test_a_client_that_ended_itself_does_not_lengthen_the_next_round() -> None:
+def test_a_client_that_ended_itself_does_not_get_longer() -> None:
     waiting = Waiting(0, "flower-superlink")
-    list(waiting.timed([arrival(20.0), arrival(590.0, failed=True)]))
-    assert waiting.seconds == 60
+    list(waiting.timed([arrival("a", 20.0), arrival("a", 590.0, failed=True)]))
+    assert waiting.seconds(["a"]) == 60
+
+
+def test_a_slow_client_is_not_cut_off_by_fast_ones() -> None:
+    """One that has not answered yet has its ten minutes; the round waits for the slowest."""
+    waiting = Waiting(0, "flower-superlink")
+    list(waiting.timed([arrival("fast", 5.0), arrival("slow", 90.0)]))
+    assert waiting.seconds(["fast"]) == 60
+    assert waiting.seconds(["fast", "slow"]) == 270
+    assert waiting.seconds(["fast", "new"]) == 600
+    assert waiting.notices("fast") == {"client-deadline": 54.0}
+    assert waiting.notices("new") == {"client-deadline": 590.0}
 
 
 @pytest.mark.parametrize(
@@ -52,4 +63,4 @@ def test_a_client_that_ended_itself_does_not_lengthen_the_next_round() -> None:
 )
 def test_what_clients_are_sent(engine: str, notices: dict[str, float | str]) -> None:
     """A simulation needs no deadline, and the local engine has one copy of the app."""
-    assert Waiting(0, engine, "abc").notices() == notices
+    assert Waiting(0, engine, "abc").notices("a") == notices

@@ -7,7 +7,7 @@ every engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,7 +73,7 @@ def draw(
     resting: set[str],
     node_timeout: float,
     seed: int,
-    notices: Mapping[str, float | str],
+    notices: Callable[[str], Mapping[str, float | str]],
 ) -> Cohort:
     """Let a Flower strategy draw a cohort, and give each message its client's seed.
 
@@ -97,8 +97,8 @@ def draw(
         Seconds to wait for enough nodes.
     seed : int
         The seed of the run.
-    notices : Mapping[str, float | str]
-        What else each message's config says.
+    notices : Callable[[str], Mapping[str, float | str]]
+        What else the config of a client's message says.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def draw(
     for message in drawn:
         client = roster.name(message.metadata.dst_node_id)
         client_seed = derive_seed(seed, phase, server_round, client)
-        with_config(message, key, {**notices, "seed": client_seed})
+        with_config(message, key, {**notices(client), "seed": client_seed})
         members.append((client, message))
     return Cohort(members, grid.available, grid.left_out)
 

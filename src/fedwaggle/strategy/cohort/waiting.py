@@ -19,12 +19,12 @@ _MOST_MARGIN_SECONDS = 10.0
 
 
 class Waiting:
-    """How long the phases of a run wait for replies.
+    """How long the phases of a run wait for their clients.
 
     With a ``timeout`` of 0 this is an hour in a simulation, where clients share a machine. On a
-    federation, where they work side by side, it is ten minutes until a client has answered, and
-    then three times the slowest reply so far: a minute at least, an hour at most. A client that
-    hangs costs a round that much, and not an hour.
+    federation, where they work side by side, each has ten minutes until it has answered once, and
+    then three times its own slowest reply so far: a minute at least, an hour at most. So a client
+    that hangs costs a round that much, and a slow one is not cut off by fast ones.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ class Waiting:
 
     Examples
     --------
-    >>> Waiting(0, "local").seconds, Waiting(0, "flower-superlink").seconds
+    >>> Waiting(0, "local").seconds(["a", "b"]), Waiting(0, "flower-superlink").seconds(["a", "b"])
     (3600.0, 600.0)
-    >>> Waiting(30, "flower-superlink").notices()
+    >>> Waiting(30, "flower-superlink").notices("a")
     {'client-deadline': 27.0}
     """
 
@@ -47,34 +47,37 @@ class Waiting:
         self._timeout = timeout
         self._engine = engine
         self._code = code if engine in (FEDERATION, SIMULATION) else ""
-        self._slowest = 0.0
+        self._slowest: dict[str, float] = {}
 
-    @property
-    def seconds(self) -> float:
-        """How long the next phase may take."""
-        if self._timeout > 0:
-            return self._timeout
-        if self._engine != FEDERATION:
-            return _SIMULATION_SECONDS
-        if not self._slowest:
-            return _FIRST_SECONDS
-        rule = max(_LEAST_SECONDS, _TIMES_THE_SLOWEST * self._slowest)
-        return min(rule, _SIMULATION_SECONDS)
+    def seconds(self, clients: Iterable[str]) -> float:
+        """Return how long a phase with these clients may take."""
+        return max(map(self._allowance, clients), default=_FIRST_SECONDS)
 
-    def notices(self) -> dict[str, float | str]:
-        """Return what :func:`fedwaggle.site.safeguards` reads in a message.
+    def notices(self, client: str) -> dict[str, float | str]:
+        """Return what :func:`fedwaggle.site.safeguards` reads in a client's message.
 
         The client's deadline comes a little before the server's, so that its reason still arrives.
         """
         notices: dict[str, float | str] = {CODE_KEY: self._code} if self._code else {}
         if self._engine == FEDERATION:
-            margin = min(_MOST_MARGIN_SECONDS, self.seconds / 10)
-            notices[DEADLINE_KEY] = self.seconds - margin
+            seconds = self._allowance(client)
+            notices[DEADLINE_KEY] = seconds - min(_MOST_MARGIN_SECONDS, seconds / 10)
         return notices
 
     def timed(self, arrivals: Iterable[tuple[str, Arrival]]) -> Iterator[tuple[str, Arrival]]:
-        """Yield replies, and learn from those that are no errors how long one takes."""
+        """Yield replies, and learn from those that are no errors how long a client takes."""
         for client, arrival in arrivals:
             if not arrival.message.has_error():
-                self._slowest = max(self._slowest, arrival.seconds)
+                self._slowest[client] = max(self._slowest.get(client, 0.0), arrival.seconds)
             yield client, arrival
+
+    def _allowance(self, client: str) -> float:
+        """Return how long a client may take."""
+        if self._timeout > 0:
+            return self._timeout
+        if self._engine != FEDERATION:
+            return _SIMULATION_SECONDS
+        if client not in self._slowest:
+            return _FIRST_SECONDS
+        wanted = max(_LEAST_SECONDS, _TIMES_THE_SLOWEST * self._slowest[client])
+        return min(wanted, _SIMULATION_SECONDS)

@@ -173,7 +173,7 @@ class Phases(Generic[M]):
         self._journal.labels_counted(server_round, clients)
 
     def _ask(self, cohort: Cohort, usable: Sized) -> Iterator[tuple[str, Arrival]]:
-        seconds = self._waiting.seconds
+        seconds = self._waiting.seconds(cohort.clients)
         return self._waiting.timed(
             ask(cohort, self._roster, timeout=seconds, rules=self._rules, usable=usable)
         )
@@ -195,7 +195,7 @@ class Phases(Generic[M]):
             resting=state.attendance.resting(server_round),
             node_timeout=self._rules.node_timeout,
             seed=self._settings.seed,
-            notices=self._waiting.notices(),
+            notices=self._waiting.notices,
         )
         if reason := self._roster.why_not_repeatable():
             self._journal.not_repeatable(server_round, "names", reason)
