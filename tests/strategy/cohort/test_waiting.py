@@ -49,14 +49,14 @@ def test_a_slow_client_is_not_cut_off_by_fast_ones() -> None:
     assert waiting.seconds(["fast"]) == 60
     assert waiting.seconds(["fast", "slow"]) == 270
     assert waiting.seconds(["fast", "new"]) == 600
-    assert waiting.notices("fast") == {"client-deadline": 54.0}
-    assert waiting.notices("new") == {"client-deadline": 590.0}
+    assert waiting.notices("fast") == {"client-deadline": 40.0}
+    assert waiting.notices("new") == {"client-deadline": 570.0}
 
 
 @pytest.mark.parametrize(
     ("engine", "notices"),
     [
-        ("flower-superlink", {"app-code": "abc", "client-deadline": 590.0}),
+        ("flower-superlink", {"app-code": "abc", "client-deadline": 570.0}),
         ("flower-simulation", {"app-code": "abc"}),
         ("local", {}),
     ],

@@ -15,7 +15,7 @@ _SIMULATION_SECONDS = 3600.0
 _FIRST_SECONDS = 600.0
 _LEAST_SECONDS = 60.0
 _TIMES_THE_SLOWEST = 3.0
-_MOST_MARGIN_SECONDS = 10.0
+_MOST_MARGIN_SECONDS = 30.0  # a message and its reply travel for some seconds
 
 
 class Waiting:
@@ -40,7 +40,7 @@ class Waiting:
     >>> Waiting(0, "local").seconds(["a", "b"]), Waiting(0, "flower-superlink").seconds(["a", "b"])
     (3600.0, 600.0)
     >>> Waiting(30, "flower-superlink").notices("a")
-    {'client-deadline': 27.0}
+    {'client-deadline': 20.0}
     """
 
     def __init__(self, timeout: float, engine: str, code: str = "") -> None:
@@ -61,7 +61,7 @@ class Waiting:
         notices: dict[str, float | str] = {CODE_KEY: self._code} if self._code else {}
         if self._engine == FEDERATION:
             seconds = self._allowance(client)
-            notices[DEADLINE_KEY] = seconds - min(_MOST_MARGIN_SECONDS, seconds / 10)
+            notices[DEADLINE_KEY] = seconds - min(_MOST_MARGIN_SECONDS, seconds / 3)
         return notices
 
     def timed(self, arrivals: Iterable[tuple[str, Arrival]]) -> Iterator[tuple[str, Arrival]]:

@@ -1,0 +1,234 @@
+"""Faults of a real federation: processes killed, hung and cut off; what it costs, and the way back.
+
+Each test has a federation of its own. The seconds that each fault costs are printed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import running
+from federations import HOSTILE, loopback, processes_of, submit, submitted, wait_for
+from fedwaggle.runs.events import ClientQuarantined, ClientUpdated, RoundFinished
+
+pytestmark = [pytest.mark.slow]
+
+SITES = ("0", "1", "2")
+SETTINGS = {
+    "num-server-rounds": 4,
+    "local-epochs": 1,
+    "min-available-nodes": 3,
+    "fraction-train": 1.0,
+    "fraction-evaluate": 0.0,
+}
+
+
+@contextmanager
+def federation_in(folder: Path) -> Iterator[Any]:
+    with loopback.Loopback(folder, SITES, has_proxy=False) as federation:
+        yield federation
+
+
+def rounds_done(federation: Any) -> int:
+    """Return how many rounds the last run has finished."""
+    folders = sorted(federation.outputs.glob("*/events.jsonl"))
+    if not folders:
+        return 0
+    return folders[-1].read_text().count('"event":"round-finished"') - 1
+
+
+def quarantined(run: Path) -> list[tuple[int, str, str]]:
+    events = running.story(run)
+    return [(e.round, e.client, e.code) for e in events if isinstance(e, ClientQuarantined)]
+
+
+def missing(run: Path) -> list[tuple[int, str]]:
+    rounds = [e for e in running.story(run) if isinstance(e, RoundFinished)]
+    return [(e.round, name) for e in rounds for name in e.missing]
+
+
+def round_seconds(run: Path) -> list[float]:
+    return [round(e.seconds, 1) for e in running.story(run) if isinstance(e, RoundFinished)]
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> str:
+    """Return the hash of the undisturbed run's model."""
+    return running.final_hash(running.run(tmp_path / "local", settings=SETTINGS, nodes=3))
+
+
+@pytest.mark.parametrize("victim", ["server-app", "superlink"])
+def test_after_the_server_is_killed_a_resumed_run_ends_as_undisturbed(
+    victim: str, tmp_path: Path, expected: str
+) -> None:
+    """SIGKILL in the third round; ``--resume latest`` with a new run id of Flower's."""
+    with federation_in(tmp_path / "federation") as federation:
+        with submitted(federation, running.QUICKSTART, settings=SETTINGS) as run:
+            wait_for(lambda: rounds_done(federation) >= 2)
+            killed = time.monotonic()
+            if victim == "server-app":
+                for process in processes_of(federation.process("superexec"), "flwr-serverapp"):
+                    process.kill()
+            else:
+                federation.send("superlink", signal.SIGKILL)
+                federation.start("superlink", [loopback.HERE / "superlink.sh"])  # as systemd does
+            said, _ = run.communicate(timeout=300)
+            print(f"{victim}: the command noticed after {time.monotonic() - killed:.0f} s")
+        assert run.returncode == 1, said[-3000:]
+        assert "--engine superlink loopback --resume latest" in said
+        if victim == "superlink":
+            federation.wait_until_healthy(federation.inner_address)
+        began = time.monotonic()
+        resume = ("--resume", "latest")
+        done = submit(federation, running.QUICKSTART, *resume, settings=SETTINGS)
+        print(f"{victim}: the resumed run took {time.monotonic() - began:.0f} s")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert running.final_hash(running.latest(federation.outputs)) == expected
+
+
+def test_a_client_that_hangs_ends_itself_and_serves_the_next_round(tmp_path: Path) -> None:
+    settings = {"num-server-rounds": 2, "attack": "hang", "round-timeout": 30}
+    with federation_in(tmp_path / "federation") as federation:
+        done = submit(federation, HOSTILE, settings=settings)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        run = running.latest(federation.outputs)
+        assert quarantined(run) == [(1, "2", "client-raised"), (2, "2", "client-raised")]
+        assert "deadline of 20 s passed" in (run / "events.jsonl").read_text()
+        print(f"hang: rounds of {round_seconds(run)[1:]} s")
+        settings |= {"attack": "none", "num-server-rounds": 1}
+        assert submit(federation, HOSTILE, settings=settings).returncode == 0
+        assert quarantined(running.latest(federation.outputs)) == []
+
+
+def test_a_client_process_that_dies_costs_one_reply(tmp_path: Path) -> None:
+    settings = {"num-server-rounds": 1, "attack": "die"}
+    with federation_in(tmp_path / "federation") as federation:
+        done = submit(federation, HOSTILE, settings=settings)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        run = running.latest(federation.outputs)
+        assert quarantined(run) == [(1, "2", "client-crashed")]
+        print(f"client app killed: a round of {round_seconds(run)[1:]} s")
+        settings |= {"attack": "none"}
+        assert submit(federation, HOSTILE, settings=settings).returncode == 0
+        assert quarantined(running.latest(federation.outputs)) == []
+
+
+def test_a_node_that_is_killed_in_a_round_is_missed_and_taken_in_again(tmp_path: Path) -> None:
+    settings = {"num-server-rounds": 3, "attack": "hang", "round-timeout": 100}
+    settings |= {"min-available-nodes": 2}
+    with federation_in(tmp_path / "federation") as federation:
+        with submitted(federation, HOSTILE, settings=settings) as run:
+            wait_for(lambda: processes_of(federation.process("site-2"), "flwr-clientapp"))
+            federation.send("site-2", signal.SIGKILL)
+            killed = time.monotonic()
+            wait_for(lambda: rounds_done(federation) >= 1)
+            print(f"node killed: the round ended {time.monotonic() - killed:.0f} s later")
+            said, _ = run.communicate(timeout=400)
+        assert run.returncode == 0, said[-3000:]
+        first = running.latest(federation.outputs)
+        assert quarantined(first) == [(1, "2", "client-unavailable")]
+        federation.start_site("2")  # as systemd does, 70 s after the kill
+        settings |= {"attack": "none", "num-server-rounds": 1, "min-available-nodes": 3}
+        assert submit(federation, HOSTILE, settings=settings).returncode == 0
+        events = running.story(running.latest(federation.outputs))
+        assert sorted(e.client for e in events if isinstance(e, ClientUpdated)) == ["0", "1", "2"]
+
+
+def test_a_site_that_is_cut_off_is_missed_rests_and_is_taken_in_again(tmp_path: Path) -> None:
+    """Its processes are stopped (SIGSTOP): no answers and no heartbeats come."""
+    settings = {"num-server-rounds": 14, "round-timeout": 20, "cooldown-after": 2}
+    settings |= {"min-available-nodes": 2}
+    with federation_in(tmp_path / "federation") as federation:
+        with submitted(federation, HOSTILE, settings=settings) as run:
+            wait_for(lambda: rounds_done(federation) >= 1)
+            stopped = [federation.process("site-2")]
+            stopped += stopped[0].children(recursive=True)
+            signal_all(stopped, signal.SIGSTOP)
+            wait_for(lambda: missing_now(federation) >= 2)
+            signal_all(stopped, signal.SIGCONT)
+            said, _ = run.communicate(timeout=500)
+        assert run.returncode == 0, said[-3000:]
+        folder = running.latest(federation.outputs)
+        away = {number for number, name in missing(folder) if name == "2"}
+        updated = {
+            e.round
+            for e in running.story(folder)
+            if isinstance(e, ClientUpdated) and e.client == "2"
+        }
+        print(f"cut off: missed in {sorted(away)}, in the mean of {sorted(updated)}")
+        assert len(away) >= 2
+        assert max(updated) > max(away)
+
+
+def missing_now(federation: Any) -> int:
+    path = max(federation.outputs.glob("*/events.jsonl"))
+    return path.read_text().count('"missing":["2"]')
+
+
+def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        process.send_signal(number)
+
+
+def test_a_site_with_an_older_copy_of_the_app_is_refused_or_runs_the_servers(
+    tmp_path: Path,
+) -> None:
+    """A package of the same name lies on the site's path, with other code."""
+    old = tmp_path / "old"
+    shutil.copytree(HOSTILE / "hostile_sites", old / "hostile_sites")
+    with (old / "hostile_sites" / "client_app.py").open("a") as code:
+        code.write("\nOLD = True\n")
+    with loopback.Loopback(tmp_path / "federation", SITES[:2], has_proxy=False) as federation:
+        federation.sites.append("2")
+        federation._node_ports["2"] = loopback.free_port()
+        federation.register("2")
+        federation.start_site("2", PYTHONPATH=str(old))
+        done = submit(federation, HOSTILE, settings={"num-server-rounds": 1})
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        run = running.latest(federation.outputs)
+        print(f"older copy: {quarantined(run)}")
+        events = (run / "events.jsonl").read_text()
+        assert quarantined(run) in ([], [(1, "2", "client-raised")])
+        if quarantined(run):
+            assert "is not the server's" in events
+
+
+@pytest.mark.timeout(3600)
+def test_twenty_sites_for_fifty_rounds_lose_nothing(tmp_path: Path) -> None:
+    """A quarter of them a round; memory and database are printed."""
+    sites = [str(number) for number in range(20)]
+    rounds = int(os.environ.get("SOAK_ROUNDS", "50"))
+    settings = {"num-server-rounds": rounds, "min-available-nodes": 20}
+    with loopback.Loopback(tmp_path / "federation", sites, has_proxy=False) as federation:
+        started = time.monotonic()
+
+        def used() -> tuple[float, float]:
+            link = federation.process("superlink").memory_info().rss / 1e6
+            database = federation.folder / "server" / "superlink" / "state.db"
+            return link, database.stat().st_size / 1e6
+
+        with submitted(federation, HOSTILE, settings=settings) as run:
+            wait_for(lambda: rounds_done(federation) >= 2, seconds=600)
+            before = used()
+            while run.poll() is None:
+                time.sleep(1)
+                after = used()
+            said = run.communicate()[0]
+        assert run.returncode == 0, said[-3000:]
+        folder = running.latest(federation.outputs)
+        assert quarantined(folder) == []
+        assert missing(folder) == []
+        print(
+            f"soak: {rounds} rounds in {time.monotonic() - started:.0f} s; SuperLink "
+            f"{before[0]:.0f} to {after[0]:.0f} MB, database {before[1]:.1f} to {after[1]:.1f} MB"
+        )
