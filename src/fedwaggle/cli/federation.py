@@ -60,14 +60,16 @@ def run_on_federation(
         for name, value in simulation_options.items()
         if value not in (None, False, [])
     ]
-    resuming = {"resume": resume} if resume else {}
+    resuming: dict[str, Any] = {"resume": resume} if resume else {}
+    if resume and fork:
+        resuming["fork"] = True
     if fork and not resume:
         mistakes.append("--fork: expected --resume RUN beside it, to say where to begin")
     asked = None
     try:
         if resuming:
             refuse_apps_that_cannot(read_defaults(app), fork=fork)
-        asked = read_app(app, {**overrides, **resuming, **({"fork": True} if fork else {})})
+        asked = read_app(app, {**overrides, **resuming})
     except ConfigError as error:
         mistakes += error.mistakes
     if mistakes or asked is None or connection is None:

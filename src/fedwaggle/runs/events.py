@@ -168,6 +168,31 @@ class SiteMeasures(_Value):
     epsilon: float | None = Field(default=None, description="Privacy budget of a round.")
     delta: float | None = Field(default=None, description="Its probability of failure.")
 
+    @property
+    def in_words(self) -> str:
+        """One line for a person.
+
+        Examples
+        --------
+        >>> SiteMeasures(withheld=["metadata.power"], clip_norm=1.0).in_words
+        'withholds metadata.power; clips its change to a norm of 1'
+        """
+        parts = []
+        if self.withheld:
+            parts.append(f"withholds {_some(self.withheld)}")
+        if self.changed:
+            parts.append(f"clips or rounds {_some(self.changed)}")
+        if self.clip_norm is not None:
+            parts.append(f"clips its change to a norm of {self.clip_norm:g}")
+        if self.noise_std is not None:
+            budget = f"epsilon {self.epsilon or 0:g}, delta {self.delta or 0:g}"
+            parts.append(f"adds noise of standard deviation {self.noise_std:.3g} ({budget})")
+        return "; ".join(parts)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
 
 class ClientUpdated(_Event):
     """A client's update was admitted."""

@@ -40,7 +40,6 @@ from fedwaggle.runs.request import installed_versions
 from fedwaggle.strategy.policies import Decision
 from fedwaggle.strategy.repeatability import Cause, lost_replies
 from fedwaggle.strategy.replies.alike import Repeats, in_words
-from fedwaggle.strategy.replies.measures import in_words as site_in_words
 from fedwaggle.strategy.state import RunState, to_ndarrays
 from fedwaggle.strategy.updates import ClientUpdate, Quarantined, RoundSummary
 from fedwaggle.text import printable
@@ -185,7 +184,7 @@ class Journal:
         if update.site is None or self._sites.get(update.client) == update.site:
             return
         self._sites[update.client] = update.site
-        logger.info("site policy of client %s: %s", update.client, site_in_words(update.site))
+        logger.info("site policy of client %s: %s", update.client, update.site.in_words)
         if update.site.noise_std:
             reason = (
                 f"client {update.client} adds noise, which has no seed, so that it stays secret"

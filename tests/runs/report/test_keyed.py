@@ -10,6 +10,7 @@ from fedwaggle.runs.events import (
     LabelsCounted,
     RoundFinished,
     RoundStarted,
+    SiteMeasures,
 )
 from fedwaggle.runs.report.charts.clients import client_figures
 from fedwaggle.runs.report.charts.costs import cost_figures
@@ -153,3 +154,15 @@ def test_the_length_of_updates_is_a_band() -> None:
         if each.key == "norms"
     ]
     assert figure.traces[-1]["y"] == [3.0]
+
+
+def test_what_sites_do_is_a_table_of_the_last_reports() -> None:
+    before, now = SiteMeasures(clip_norm=1.0), SiteMeasures(withheld=["metadata.power"])
+    story = story_of(
+        *(update(1, "b", {}).model_copy(update={"site": site}) for site in (before, now))
+    )
+    (table,) = [each for each in tables(story, []) if each.key == "sites"]
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["b", "withholds metadata.power"]
+    ]
+    assert [each.key for each in tables(story_of(), []) if each.key == "sites"] == []

@@ -31,6 +31,7 @@ from fedwaggle.runs.events import (
     RunFinished,
     RunResumed,
     RunStarted,
+    SiteMeasures,
     SnapshotFailed,
     UnknownEvent,
 )
@@ -152,6 +153,8 @@ class RunStory:
         Examples of each class that a client trains on, by its name.
     evaluations : dict[str, dict[int, dict[str, float]]]
         What clients measured of the model: metric to round to client to value.
+    sites : dict[str, SiteMeasures]
+        What the policy of each client's site last did to its reply, by client.
     decisions, quarantines, refusals, troubles : Latest
         The last of them, and their number: by code, where they have one.
     bounded : Latest
@@ -181,6 +184,7 @@ class RunStory:
     norms: dict[int, float] = field(default_factory=dict)
     label_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     evaluations: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    sites: dict[str, SiteMeasures] = field(default_factory=dict)
     decisions: Latest[DecisionTaken] = field(default_factory=Latest)
     quarantines: Latest[ClientQuarantined] = field(default_factory=Latest)
     bounded: Latest[ClientUpdated] = field(default_factory=Latest)
@@ -273,6 +277,7 @@ class _Teller:
         self.norms: dict[int, float] = {}
         self.label_counts: dict[str, dict[str, int]] = {}
         self.evaluations: dict[str, dict[int, dict[str, float]]] = {}
+        self.sites: dict[str, SiteMeasures] = {}
         self.unknown: Counter[str] = Counter()
         self.superseded = 0
         self.wall_seconds = 0.0  # of the processes before this one
@@ -340,6 +345,7 @@ class _Teller:
             fields=self.fields,
             norms=self.norms,
             label_counts=self.label_counts,
+            sites=self.sites,
             evaluations=self.evaluations,
             decisions=self.decisions,
             quarantines=self.quarantines,
@@ -377,6 +383,8 @@ class _Teller:
         self.fields.add(row, metadata)
         if event.norm is not None and is_ordinary(event.norm):
             self.norms[row] = event.norm
+        if event.site:
+            self.sites[event.client] = event.site
         if event.is_bounded:
             self.bounded.add(event)
         if problem := event.metadata_error:

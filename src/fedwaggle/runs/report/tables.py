@@ -10,7 +10,7 @@ from fedwaggle.numbers import as_float, number_text
 from fedwaggle.runs.events import CheckpointFailed, ClientUpdated
 from fedwaggle.runs.report.charts.cells import ClientFacts
 from fedwaggle.runs.report.story import MOST_KEPT, RunStory
-from fedwaggle.runs.report.words import seconds_text
+from fedwaggle.runs.report.words import natural_key, seconds_text
 from fedwaggle.text import printable
 
 __all__ = ["TableCell", "TableColumn", "TableOf", "TableRow", "tables"]
@@ -68,6 +68,7 @@ def tables(story: RunStory, clients: Sequence[ClientFacts]) -> list[TableOf]:
         _refusals(story, ids),
         _troubles(story),
         _texts(story),
+        _sites(story, ids),
         _clients(clients),
     ]
     return always + [table for table in maybe if table.rows]
@@ -233,6 +234,15 @@ def _texts(story: RunStory) -> TableOf:
     return TableOf(
         "texts", "What clients report in words", _columns("Field", "Text", "#Updates"), rows
     )
+
+
+def _sites(story: RunStory, ids: Mapping[str, int]) -> TableOf:
+    """Return what sites keep back or make less exact, as each last reported it."""
+    rows = [
+        TableRow([_text(name, 60), _text(site.in_words, 600, "text")], clients=_ids([name], ids))
+        for name, site in sorted(story.sites.items(), key=lambda item: natural_key(item[0]))
+    ]
+    return TableOf("sites", "What policies of sites do", _columns("Client", "Policy"), rows)
 
 
 def _clients(clients: Sequence[ClientFacts]) -> TableOf:

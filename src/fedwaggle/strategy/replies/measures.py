@@ -17,7 +17,7 @@ from fedwaggle.site.outgoing import SITE_KEY
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.text import printable
 
-__all__ = ["check_not_withheld", "in_words", "site_measures"]
+__all__ = ["check_not_withheld", "site_measures"]
 
 _NUMBERS = ("clip-norm", "noise-std", "epsilon", "delta")
 
@@ -43,27 +43,6 @@ def site_measures(content: RecordDict) -> SiteMeasures | None:
     return None if measures == SiteMeasures() else measures
 
 
-def in_words(measures: SiteMeasures) -> str:
-    """Return one line for a person.
-
-    Examples
-    --------
-    >>> in_words(SiteMeasures(withheld=["metadata.power"], clip_norm=1.0))
-    'withholds metadata.power; clips its change to a norm of 1'
-    """
-    parts = []
-    if measures.withheld:
-        parts.append(f"withholds {_some(measures.withheld)}")
-    if measures.changed:
-        parts.append(f"clips or rounds {_some(measures.changed)}")
-    if measures.clip_norm is not None:
-        parts.append(f"clips its change to a norm of {measures.clip_norm:g}")
-    if measures.noise_std is not None:
-        budget = f"epsilon {measures.epsilon or 0:g}, delta {measures.delta or 0:g}"
-        parts.append(f"adds noise of standard deviation {measures.noise_std:.3g} ({budget})")
-    return "; ".join(parts)
-
-
 def _record(content: RecordDict, key: str) -> Mapping[str, Any]:
     record = content.get(key)
     return record if isinstance(record, ConfigRecord) else {}
@@ -74,7 +53,3 @@ def _names(record: Mapping[str, Any], key: str) -> list[str]:
     if not isinstance(names, list):
         return []
     return [printable(name, 100) for name in names[:1000] if isinstance(name, str)]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
