@@ -110,6 +110,30 @@ def test_what_clients_measure_is_a_band_and_a_bar_for_each() -> None:
     assert evaluation_figures(story_of()) == []
 
 
+def test_the_map_of_an_object_can_show_one_client() -> None:
+    story = story_of(
+        update(1, "a", recall(0.25, 0.5, 0.0)),
+        update(1, "b", recall(0.75, 0.5, 1.0)),
+        update(2, "a", recall(1.0, 1.0, 1.0)),
+    )
+    (figure,) = keyed_figures(story)
+    (menu,) = figure.layout["updatemenus"]
+    shown = {button["label"]: button["args"][0]["z"][0] for button in menu["buttons"]}
+    assert shown == {
+        "all clients, median": [[0.5, 1.0], [0.5, 1.0], [0.5, 1.0]],
+        "client a": [[0.0, 1.0], [0.5, 1.0], [0.25, 1.0]],
+        "client b": [[1.0, None], [0.5, None], [0.75, None]],
+    }
+
+
+def test_a_map_of_too_many_clients_or_of_one_has_no_menu() -> None:
+    for clients in (1, 31):
+        (figure,) = keyed_figures(
+            story_of(*(update(1, str(i), recall(0.1, 0.2, 0.3)) for i in range(clients)))
+        )
+        assert "updatemenus" not in figure.layout
+
+
 def test_texts_are_counted_in_a_table() -> None:
     story = story_of(
         update(1, "a", {"device": "cpu"}),

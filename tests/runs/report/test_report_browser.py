@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedwaggle.runs.events import Event, to_line
+from fedwaggle.runs.events import ClientUpdated, Event, to_line
 from fedwaggle.runs.report import ReportServer, write_report
 from fedwaggle.runs.report.comparing import write_comparison
 from runs.report_data import Federation, hostile_events, run_events, write_run
@@ -293,3 +293,33 @@ def test_a_picture_is_saved_with_its_title_on_white(tab: Tab, report: str) -> No
     picture = Path(download.value.path()).read_text()
     assert "Accuracy by round" in picture
     assert "rgb(255, 255, 255)" in picture
+
+
+def test_a_map_of_keys_shows_the_client_that_is_chosen(tab: Tab, tmp_path: Path) -> None:
+    """Two clients, three classes, one round: the menu lies below the toolbar, also on a phone."""
+    recalls = {"a": (0.1, 0.2, 0.3), "b": (0.9, 0.8, 0.7)}
+    events = [
+        ClientUpdated(
+            round=1,
+            client=client,
+            node_id=client,
+            num_examples=1,
+            metrics={},
+            metadata={"recall": dict(zip(("x", "y", "z"), values, strict=True))},
+            seconds=1.0,
+            bytes=1,
+        )
+        for client, values in recalls.items()
+    ]
+    tab.page.set_viewport_size({"width": 390, "height": 800})
+    tab.open(write_report(write_run(tmp_path / "run", events)).as_uri())
+    header = tab.page.locator("#chart-keyed-0 .updatemenu-header")
+    assert tab.chart("keyed-0")["traces"][0]["z"] == [[0.5], [0.5], [0.5]]
+    header.scroll_into_view_if_needed()
+    toolbar = tab.page.locator("#chart-keyed-0 .modebar").bounding_box()
+    assert header.bounding_box()["y"] >= toolbar["y"] + toolbar["height"] - 1
+    header.click()
+    tab.page.locator("#chart-keyed-0 .updatemenu-dropdown-button").nth(2).click()
+    tab.page.wait_for_function("document.getElementById('chart-keyed-0').data[0].z[0][0] === 0.9")
+    assert tab.chart("keyed-0")["traces"][0]["z"] == [[0.9], [0.8], [0.7]]
+    assert tab.problems == []

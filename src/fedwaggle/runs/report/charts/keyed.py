@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from fedwaggle.numbers import is_ordinary
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, Trace, band, layout, rounded
@@ -17,6 +18,10 @@ _FEWEST_KEYS = 3  # an object with fewer has a picture of each
 _MOST_KEYS = 40
 _MOST_CLIENTS = 120
 _MOST_OBJECTS = 6
+_MOST_CHOICES = 30  # clients in a menu
+_MOST_CHOSEN_NUMBERS = 20_000  # about 150 kB of the page
+
+Rows: TypeAlias = list[list[float | None]]
 
 
 def keyed_names(names: Iterable[str]) -> dict[str, list[str]]:
@@ -46,24 +51,66 @@ def _map_of(story: RunStory, owner: str, names: Sequence[str], at: int) -> Figur
     rounds = sorted(
         {story.cells[row].round for name in names for row in story.fields.numbers[name]}
     )
-    medians = [_medians(story, story.fields.numbers[name]) for name in names]
-    z = [rounded(known.get(number) for number in rounds) for known in medians]
+    z = _rows(story, names, rounds)
     keys = [plotly_text(name.removeprefix(f"{owner}."), 24) for name in names]
     return Figure(
         f"keyed-{at}",
         title_text(owner, 40),
-        note="Reported by clients: the median over the clients of a round.",
+        note="Reported by clients: the median over the clients of a round, or the client chosen.",
         traces=[_heat(rounds, keys, z, "%{y}, round %{x}: %{z}")],
-        layout=_map_layout("round", len(keys)),
+        layout=_map_layout("round", len(keys)) | _choice_of_client(story, names, rounds, z),
         kind="fixed",
         wide=True,
     )
 
 
-def _medians(story: RunStory, values: Mapping[int, float]) -> dict[int, float]:
+def _choice_of_client(
+    story: RunStory, names: Sequence[str], rounds: Sequence[int], medians: Rows
+) -> dict[str, Any]:
+    """Return a menu of the clients; none where there are too many, or only one."""
+    clients = sorted(
+        {story.cells[row].client for name in names for row in story.fields.numbers[name]},
+        key=natural_key,
+    )
+    numbers = len(clients) * len(names) * len(rounds)
+    if not 1 < len(clients) <= _MOST_CHOICES or numbers > _MOST_CHOSEN_NUMBERS:
+        return {}
+    choices = {"all clients, median": medians}
+    choices |= {f"client {name}": _rows(story, names, rounds, name) for name in clients}
+    return {
+        "margin": {"l": 8, "r": 12, "t": 66, "b": 8},  # the menu below the toolbar
+        "updatemenus": [
+            {
+                "type": "dropdown",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1,
+                "yanchor": "bottom",
+                "pad": {"b": 4, "t": 0, "l": 0, "r": 0},
+                "bgcolor": "@card",
+                "bordercolor": "@line",
+                "font": {"size": 11, "color": "@ink"},
+                "buttons": [
+                    {"label": plotly_text(label, 30), "method": "restyle", "args": [{"z": [z]}]}
+                    for label, z in choices.items()
+                ],
+            }
+        ],
+    }
+
+
+def _rows(
+    story: RunStory, names: Sequence[str], rounds: Sequence[int], client: str | None = None
+) -> Rows:
+    """Return the medians of each field by round: over all clients, or one client's own."""
+    medians = [_medians(story, story.fields.numbers[name], client) for name in names]
+    return [rounded(known.get(number) for number in rounds) for known in medians]
+
+
+def _medians(story: RunStory, values: Mapping[int, float], client: str | None) -> dict[int, float]:
     by_round: dict[int, list[float]] = {}
     for row, value in values.items():
-        if is_ordinary(value):
+        if is_ordinary(value) and client in (None, story.cells[row].client):
             by_round.setdefault(story.cells[row].round, []).append(value)
     return {number: statistics.median(found) for number, found in by_round.items()}
 
