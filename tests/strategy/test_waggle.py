@@ -591,3 +591,18 @@ def test_what_is_no_number_is_an_error_that_names_it_in_the_round_that_said_it(
     ):
         run_it(run)
     assert [e.round for e in events(run, "round-finished")] == [0, 1]
+
+
+def test_a_round_records_how_far_its_clients_pull_apart(make_grid, tmp_path: Path) -> None:
+    """Changes of (1, 0), (0, 1) and (1, 1), weighted alike: their mean is (2/3, 2/3)."""
+
+    def train(msg, context):
+        change = np.float32([(1, 0), (0, 1), (1, 1)][context.node_config["partition-id"]])
+        new = msg.content["arrays"]["w"].numpy() + change
+        return reply(msg, record(*new))
+
+    with Run.create(tmp_path) as run:
+        strategy = WaggleAvg(run=run, fraction_train=1.0, fraction_evaluate=0.0)
+        strategy.start(make_grid(train, 3), record(0, 0), num_rounds=1)
+    (end,) = [e for e in read_events(run.path / "events.jsonl") if e.event == "round-finished"][1:]
+    assert end.cosines == {"0": 0.7071, "1": 0.7071, "2": 1.0}

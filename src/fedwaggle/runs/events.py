@@ -299,6 +299,11 @@ class RoundFinished(_Event):
         description="Whether the model was kept: too few updates, or no step to take.",
     )
     bytes_up: int = Field(default=0, description="Size of the replies together.")
+    cosines: dict[str, float] = Field(
+        default={},
+        description="Cosine of each update's change to the mean of all, by client; an estimate "
+        "from 4,096 weights of a larger model.",
+    )
     phases: dict[str, float] = Field(
         default={}, description="Seconds of each phase: train, aggregate, evaluate, commit ..."
     )

@@ -296,6 +296,7 @@ class Journal:
                 evaluate_missing=list(summary.evaluation.missing),
                 skipped=training.skipped,
                 bytes_up=training.bytes_up,
+                cosines=dict(training.cosines),
                 phases={name: round(seconds, 6) for name, seconds in phases.items()},
                 seconds=summary.seconds,
             )

@@ -196,6 +196,8 @@ class Training(Generic[M_co]):
         The clients' training metrics, averaged, and what the strategy added.
     skipped : bool
         Whether the model was kept: too few updates were admitted, or no step came of them.
+    cosines : Mapping[str, float]
+        The cosine of each update's change to the mean of all, by client, where it is measured.
     """
 
     learning_rate: float | None = None
@@ -205,6 +207,7 @@ class Training(Generic[M_co]):
     arrays: ArrayRecord | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     skipped: bool = False
+    cosines: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cohort(self) -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from fedwaggle.identity import client_order
+from fedwaggle.strategy.bounds.drift import Drift
 from fedwaggle.strategy.bounds.outliers import Bounds, Sizes, Terms
 from fedwaggle.strategy.codes import Refused
 from fedwaggle.strategy.exchange import Arrival
@@ -51,6 +52,8 @@ class Intake(Generic[M]):
         Holds the replies against each other.
     collector : Collector
         Takes the arrays.
+    drift : Drift | None
+        Compares the changes; None where they are not measured.
     journal : Journal
         Records what becomes of each.
     shelf : MetadataShelf[M]
@@ -73,12 +76,14 @@ class Intake(Generic[M]):
         judge: _Judge[M],
         bounds: Bounds,
         collector: Collector,
+        drift: Drift | None,
         journal: Journal,
         shelf: MetadataShelf[M],
         usable: set[str],
     ) -> None:
         self._server_round = server_round
         self._judge, self._bounds, self._collector = judge, bounds, collector
+        self._drift = drift
         self._journal, self._shelf, self._usable = journal, shelf, usable
         self._held: dict[str, ClientUpdate[M | None]] = {}
         self.updates: list[ClientUpdate[M | None]] = []
@@ -93,6 +98,8 @@ class Intake(Generic[M]):
         self._usable.add(client)
         self._held[client] = self._shelf.put(reply)
         self._collector.hold(reply)
+        if self._drift:
+            self._drift.hold(client, reply.arrays)
         self._bounds.add(client, Sizes(reply.norms, reply.update.num_examples))
         for name, terms in self._bounds.settled().items():
             self._accept(name, terms)
@@ -113,6 +120,8 @@ class Intake(Generic[M]):
         for update in [one for one in self.updates if one.client in clients]:
             self.updates.remove(update)
             self._usable.discard(update.client)
+            if self._drift:
+                self._drift.skip(update.client)
             bad = _out_of_use(update, refused)
             self.quarantined.append(bad)
             self._journal.quarantined(self._server_round, bad, "train")
@@ -120,14 +129,22 @@ class Intake(Generic[M]):
     def _accept(self, client: str, terms: Terms) -> None:
         update = self._held.pop(client)
         self._collector.accept(client, terms)
+        if self._drift:
+            self._drift.accept(client, terms.weight * (terms.scales[0] if terms.scales else 1.0))
         if terms.is_clipped or terms.weight < update.num_examples:
             update = update.bounded(min(terms.scales, default=1.0), terms.weight)
             logger.info("train: client %s: bounded, %s", client, _shortened(update))
         self.updates.append(update)
         self._journal.update(update)
 
+    def cosines(self) -> dict[str, float]:
+        """Return the cosine of each update's change to the mean of all, where it is measured."""
+        return self._drift.cosines() if self._drift else {}
+
     def _quarantine(self, bad: Quarantined) -> None:
         self._collector.skip(bad.client)
+        if self._drift:
+            self._drift.skip(bad.client)
         self.quarantined.append(bad)
         self._journal.quarantined(self._server_round, bad, "train")
 

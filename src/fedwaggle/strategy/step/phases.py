@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord
 
 from fedwaggle.grids import engine_name, is_simulated
 from fedwaggle.strategy.averaging.arrays import Template
+from fedwaggle.strategy.bounds.drift import Drift
 from fedwaggle.strategy.bounds.outliers import Bounds, OutlierRule
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.strategy.cohort.drawing import Cohort, Phase, ask, draw
@@ -132,6 +133,7 @@ class Phases(Generic[M]):
             arrays=arrays,
             metrics=metrics,
             skipped=arrays is None,
+            cosines=intake.cosines(),
         )
 
     def evaluate(self, state: RunState) -> Evaluation:
@@ -220,7 +222,7 @@ class Phases(Generic[M]):
     def _intake(
         self, server_round: int, clients: Sequence[str], collector: Collector, usable: set[str]
     ) -> Intake[M]:
-        contract = self._settings.contract
+        contract, ruler = self._settings.contract, collector.ruler
         judge = partial(
             admit,
             server_round=server_round,
@@ -228,13 +230,14 @@ class Phases(Generic[M]):
             limits=self._limits("train"),
             contract=contract,
             kept=collector.kept,
-            ruler=collector.ruler,
+            ruler=ruler,
         )
         return Intake(
             server_round,
             judge=judge,
             bounds=Bounds(self._outlier_rule, len(clients)),
             collector=collector,
+            drift=Drift(ruler.groups[0], ruler.current, clients) if ruler else None,
             journal=self._journal,
             shelf=MetadataShelf(contract, self._rules.metadata_budget, self._folder),
             usable=usable,

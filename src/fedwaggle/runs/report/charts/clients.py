@@ -12,7 +12,7 @@ from fedwaggle.runs.report.charts.cells import ClientFacts, slow_rows, training_
 from fedwaggle.runs.report.charts.fields import DrawnFields, history_figures
 from fedwaggle.runs.report.charts.figure import SERIES, Figure, Trace, band, layout, rounded
 from fedwaggle.runs.report.charts.spreads import by_round, named_points
-from fedwaggle.runs.report.stats import Spread
+from fedwaggle.runs.report.stats import Spread, spread
 from fedwaggle.runs.report.story import RunStory, State
 from fedwaggle.text import printable
 
@@ -40,7 +40,7 @@ def client_figures(
         return []
     figures = [*_time(story, fields), _cohort(story), _map(story, clients)]
     figures += history_figures(story, fields)
-    figures += _norms(story)
+    figures += [*_norms(story), *_cosines(story)]
     many = len(clients) > _MANY_CLIENTS
     return [*figures, *(_histograms(clients) if many else _participation())]
 
@@ -84,6 +84,29 @@ def _norms(story: RunStory) -> list[Figure]:
             note="L2 norm of each change to the trained arrays. Clients that drift apart move far.",
             traces=band(rounds, spreads, SERIES[5], ("median", "10 % to 90 % of clients")),
             layout=layout(yaxis={"rangemode": "tozero"}),
+        )
+    ]
+
+
+def _cosines(story: RunStory) -> list[Figure]:
+    """Return how far clients pull apart, if that was measured."""
+    found = {
+        end.round: spread([c for c in end.cosines.values() if is_ordinary(c)])
+        for end in story.finished_rounds
+    }
+    known = {number: lies for number, lies in found.items() if lies}
+    if not known:
+        return []
+    return [
+        Figure(
+            "cosines",
+            "Direction of clients' updates",
+            note="Cosine of each change to the mean of all: 1 is the same direction. Clients whose "
+            "data differ pull apart.",
+            traces=band(
+                list(known), list(known.values()), SERIES[2], ("median", "10 % to 90 % of clients")
+            ),
+            layout=layout(),
         )
     ]
 
