@@ -118,7 +118,25 @@ def test_a_client_that_hangs_ends_itself_and_serves_the_next_round(tmp_path: Pat
         assert quarantined(running.latest(federation.outputs)) == []
 
 
-def test_a_client_process_that_dies_costs_one_reply(tmp_path: Path) -> None:
+def test_a_client_process_that_is_killed_changes_nothing(tmp_path: Path, expected: str) -> None:
+    """SIGKILL in the second round: its node is asked again."""
+    with federation_in(tmp_path / "federation") as federation:
+        with submitted(federation, running.QUICKSTART, settings=SETTINGS) as run:
+            wait_for(lambda: rounds_done(federation) >= 1)
+            (client,) = wait_for(
+                lambda: processes_of(federation.process("site-2"), "flwr-clientapp")
+            )
+            client.kill()
+            said, _ = run.communicate(timeout=400)
+        assert run.returncode == 0, said[-3000:]
+        folder = running.latest(federation.outputs)
+        assert quarantined(folder) == []
+        assert "its client process died; it is asked again" in said
+        assert running.final_hash(folder) == expected
+        print(f"client app killed once: rounds of {round_seconds(folder)[1:]} s")
+
+
+def test_a_client_process_that_always_dies_costs_one_reply(tmp_path: Path) -> None:
     settings = {"num-server-rounds": 1, "attack": "die"}
     with federation_in(tmp_path / "federation") as federation:
         done = submit(federation, HOSTILE, settings=settings)

@@ -7,7 +7,7 @@ import time
 
 import httpx
 import pytest
-from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.supercore.run import RunNotRunningException
 
 from fedwaggle.strategy.exchange import UNREADABLE, Patience, exchange
@@ -323,3 +323,48 @@ def test_a_reply_that_comes_in_time_while_the_caller_is_busy_past_it_is_used(mak
         ready.add("2")
         time.sleep(1.2)
     assert heard == [100, 101]
+
+
+def dying(grid, deaths: dict[int, int], code: int = 8):
+    """Let the client processes of some nodes die so many times before one answers."""
+    answer, left = grid._answer, dict(deaths)
+
+    def answer_or_die(message):
+        node = message.metadata.dst_node_id
+        if left.get(node, 0) > 0:
+            left[node] -= 1
+            return Message(Error(code, "ClientApp stopped responding."), reply_to=message)
+        return answer(message)
+
+    grid._answer = answer_or_die
+    return grid
+
+
+@pytest.mark.parametrize("code", [0, 8])
+def test_a_client_whose_process_died_is_asked_once_more(make_grid, code: int):
+    grid = dying(make_grid(echo, 3), {101: 1}, code)
+    arrivals = list(exchange(grid, [hello(100), hello(101), hello(102)], Patience(FOR_EVER)))
+    assert sorted(arrival.node_id for arrival in arrivals) == [100, 101, 102]
+    assert not any(arrival.message.has_error() for arrival in arrivals)
+    first, again = (m for m in grid.sent if m.metadata.dst_node_id == 101)
+    assert again.content is first.content
+
+
+def test_one_that_dies_again_has_died(make_grid):
+    grid = dying(make_grid(echo, 2), {100: 9, 101: 9})
+    arrivals = list(exchange(grid, [hello(100), hello(101)], Patience(FOR_EVER)))
+    assert [arrival.message.error.code for arrival in arrivals] == [8, 8]
+    assert len(grid.sent) == 4
+
+
+def test_an_engine_that_asks_again_by_itself_is_not_told_to(make_grid):
+    grid = waking(dying(make_grid(echo, 1), {100: 1}))
+    (arrival,) = exchange(grid, [hello(100)], Patience(FOR_EVER))
+    assert arrival.message.error.code == 8
+    assert len(grid.sent) == 1
+
+
+def test_a_client_that_raised_has_answered(make_grid):
+    grid = dying(make_grid(echo, 1), {100: 1}, code=2)
+    (arrival,) = exchange(grid, [hello(100)], Patience(FOR_EVER))
+    assert arrival.message.error.code == 2

@@ -10,6 +10,7 @@ deadline, and nothing holds it longer.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -27,11 +28,15 @@ from fedwaggle.grids import ReplyTooLarge, WakingGrid
 
 __all__ = ["TOO_LARGE", "UNREADABLE", "Arrival", "Patience", "exchange", "replies_to"]
 
+logger = logging.getLogger("flwr.fedwaggle.strategy")
+
 UNREADABLE = -1
 """Code of the error that stands for a reply which Flower cannot read; Flower's are above 0."""
 
 TOO_LARGE = -2
 """Code of the error that stands for a reply which is not fetched, as it is too large."""
+
+_DIED = {0, 8}  # flwr.common.constant.ErrorCode: UNKNOWN, which is a dead actor of Ray, and CRASHED
 
 _MOST_PULLERS = 8
 _FREE_MISSES = 3  # how often a puller asks in vain before it waits its turn
@@ -94,6 +99,9 @@ class _Source(Protocol):
         One is fetched when the one before has been used.
         """
 
+    def add(self, message_id: str, message: Message) -> None:
+        """Look for the reply to another message, too."""
+
 
 def exchange(grid: Grid, messages: Sequence[Message], patience: Patience) -> Iterator[Arrival]:
     """Push ``messages``, and return an iterator over the replies as they arrive.
@@ -110,14 +118,15 @@ def exchange(grid: Grid, messages: Sequence[Message], patience: Patience) -> Ite
     Returns
     -------
     Iterator[Arrival]
-        At most one for each message, in the order of arrival.
+        At most one for each message, in the order of arrival. A message whose client process died
+        is sent again, once, with the same content; the local engine does so itself.
     """
     began = time.monotonic()
     taken = set(grid.push_messages(messages))
     # Grids write the id that they gave a message into the message itself.
     sent = {message.metadata.message_id: message for message in messages}
     waiting = {key: message for key, message in sent.items() if key in taken}
-    return _arrivals(grid, waiting, patience, began)
+    return _arrivals(grid, waiting, patience, began, resends=not isinstance(grid, WakingGrid))
 
 
 def replies_to(grid: Grid, messages: Sequence[Message], patience: Patience) -> Iterator[Arrival]:
@@ -137,10 +146,16 @@ def replies_to(grid: Grid, messages: Sequence[Message], patience: Patience) -> I
 
 
 def _arrivals(
-    grid: Grid, waiting: dict[str, Message], patience: Patience, began: float
+    grid: Grid,
+    waiting: dict[str, Message],
+    patience: Patience,
+    began: float,
+    *,
+    resends: bool = False,
 ) -> Iterator[Arrival]:
     left = patience.timeout
     deadline = began + left
+    again: set[str] = set()  # messages that were sent a second time
     with _replies_of(grid, waiting) as source:
         # The last look comes after the deadline: what is there while the caller is still busy
         # with the replies before it has come in time.
@@ -150,9 +165,34 @@ def _arrivals(
                 sent = waiting.pop(reply.message_id, None)
                 if sent is None:  # a reply to nothing that we asked is not ours to use
                     continue
+                if resends and _has_died(reply.message) and reply.message_id not in again:
+                    message_id = _send_again(grid, sent, waiting)
+                    if message_id is not None:
+                        again.add(message_id)
+                        source.add(message_id, waiting[message_id])
+                        continue
                 yield Arrival(sent.metadata.dst_node_id, reply.message, reply.pulled - began)
                 if patience.is_enough():
                     deadline = min(deadline, time.monotonic() + patience.grace)
+
+
+def _has_died(message: Message) -> bool:
+    """Whether a reply stands for a client whose process died, and not for what it answered."""
+    return message.has_error() and message.error.code in _DIED
+
+
+def _send_again(grid: Grid, sent: Message, waiting: dict[str, Message]) -> str | None:
+    """Send a message's content to its node once more; return the id, or None if that failed."""
+    metadata = sent.metadata
+    message = Message(
+        sent.content, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id
+    )
+    logger.info("node %d: its client process died; it is asked again", metadata.dst_node_id)
+    taken = [key for key in grid.push_messages([message]) if key]
+    if not taken:
+        return None
+    waiting[message.metadata.message_id] = message
+    return message.metadata.message_id
 
 
 def _replies_of(grid: Grid, sent: Mapping[str, Message]) -> AbstractContextManager[_Source]:
@@ -173,6 +213,9 @@ class _Woken:
 
     def __exit__(self, *_: object) -> None:
         self._grid.give_up(list(self._waiting))
+
+    def add(self, message_id: str, message: Message) -> None:
+        """Do nothing: what is waited for is asked for each time."""
 
     def next_replies(self, waiting: set[str], seconds: float) -> Iterable[_Reply]:
         answered = self._grid.wait_for_replies(waiting, seconds)
@@ -209,6 +252,11 @@ class _Pulled:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._used.release(_MOST_PULLERS)
+
+    def add(self, message_id: str, message: Message) -> None:
+        # The thread whose reply is being used is there to ask for it.
+        self._sent[message_id] = message
+        self._open.append(message_id)
 
     def next_replies(self, waiting: set[str], seconds: float) -> Iterable[_Reply]:
         with suppress(queue.Empty):
