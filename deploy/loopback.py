@@ -51,6 +51,8 @@ class Loopback:
         What a site's node config holds besides, as ``flower-supernode --node-config`` takes it.
     has_proxy : bool
         Whether sites come through nginx; otherwise they reach the SuperLink itself.
+    listen : str
+        The address of this machine on which nginx takes sites.
 
     Attributes
     ----------
@@ -67,8 +69,10 @@ class Loopback:
         *,
         node_configs: Mapping[str, str] | None = None,
         has_proxy: bool = True,
+        listen: str = "127.0.0.1",
     ) -> None:
         self.folder, self.sites, self.has_proxy = folder, list(sites), has_proxy
+        self.listen = listen
         self.outputs = folder / "outputs"
         self.authority = folder / "etc" / "certificates" / "ca.crt"
         self._node_configs = dict(node_configs or {})
@@ -88,14 +92,14 @@ class Loopback:
             "WAGGLE_OUTPUTS": str(self.outputs),
             "SUPERLINK_PORT": str(self._port),
             "FEDERATION": self.address,
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
+            "NO_PROXY": f"127.0.0.1,localhost,{listen}",
+            "no_proxy": f"127.0.0.1,localhost,{listen}",
         }
 
     @property
     def address(self) -> str:
         """What sites connect to."""
-        return f"127.0.0.1:{self._proxy_port if self.has_proxy else self._port}"
+        return f"{self.listen}:{self._proxy_port}" if self.has_proxy else self.inner_address
 
     @property
     def inner_address(self) -> str:
@@ -107,8 +111,7 @@ class Loopback:
             self.certify()
             self.start_server()
             for name in self.sites:
-                self.register(name)
-                self.start_site(name)
+                self.add(name)
         except BaseException:
             self.end()
             raise
@@ -128,7 +131,7 @@ class Loopback:
         """Make the certificates, and tell ``flwr`` where the federation is."""
         (self.folder / "etc").mkdir(parents=True)
         (self.folder / "operator").mkdir()
-        self._call([HERE / "certificates.sh", self.authority.parent, "localhost"])
+        self._call([HERE / "certificates.sh", self.authority.parent, self.listen])
         (self.folder / "operator" / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\n'
             f'address = "{self.inner_address}"\nroot-certificates = "{self.authority}"\n'
@@ -150,7 +153,7 @@ class Loopback:
         block = (HERE / "nginx.conf").read_text()
         block = block.replace("/etc/waggle", str(self.folder / "etc"))
         block = block.replace("127.0.0.1:8000", self.inner_address)
-        block = block.replace("listen 8443", f"listen 127.0.0.1:{self._proxy_port}")
+        block = block.replace("listen 8443", f"listen {self.listen}:{self._proxy_port}")
         paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = "".join(f"{name}_temp_path {folder}/{name};\n" for name in paths)
         user = "user root;\n" if os.geteuid() == 0 else ""
@@ -160,19 +163,27 @@ class Loopback:
         )
         self.start("proxy", ["nginx", "-c", folder / "nginx.conf", "-p", folder])
 
+    def add(self, name: str, wrapper: Sequence[str] = (), **environment: str) -> None:
+        """Register a site, one of ``sites`` or a new one, and start it."""
+        if name not in self.sites:
+            self.sites.append(name)
+        self._node_ports.setdefault(name, free_port())
+        self.register(name)
+        self.start_site(name, wrapper, **environment)
+
     def register(self, name: str) -> None:
         """Make a site's key, and register it under the site's name."""
         key = self.folder / "sites" / name / "site.key"
         self._call([HERE / "site-key.sh", key])
         self._call(["flwr", "supernode", "register", f"{key}.pub", CONNECTION, "--name", name])
 
-    def start_site(self, name: str, **environment: str) -> None:
-        """Start the SuperNode of a site."""
+    def start_site(self, name: str, wrapper: Sequence[str] = (), **environment: str) -> None:
+        """Start the SuperNode of a site; a wrapper, such as ``ip netns exec``, comes before it."""
         folder = self.folder / "sites" / name
         place = f"partition-id={self.sites.index(name)} num-partitions={len(self.sites)}"
         self.start(
             f"site-{name}",
-            [HERE / "supernode.sh"],
+            [*wrapper, HERE / "supernode.sh"],
             WAGGLE_STATE=str(folder),
             NODE_KEY=str(folder / "site.key"),
             NODE_PORT=str(self._node_ports[name]),

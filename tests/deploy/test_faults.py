@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ import psutil
 import pytest
 
 import running
-from federations import HOSTILE, loopback, processes_of, submit, submitted, wait_for
-from fedwaggle.runs.events import ClientQuarantined, ClientUpdated, RoundFinished
+from federations import HOSTILE, has_nginx, loopback, processes_of, submit, submitted, wait_for
+from fedwaggle.runs.events import ClientQuarantined, ClientUpdated, RoundFinished, RoundStarted
 
 pytestmark = [pytest.mark.slow]
 
@@ -37,6 +38,11 @@ SETTINGS = {
 def federation_in(folder: Path) -> Iterator[Any]:
     with loopback.Loopback(folder, SITES, has_proxy=False) as federation:
         yield federation
+
+
+def client_apps(federation: Any) -> list[psutil.Process]:
+    """Return the processes in which the client of site 2 runs."""
+    return processes_of(federation.process("site-2"), "flwr-clientapp")
 
 
 def rounds_done(federation: Any) -> int:
@@ -123,9 +129,8 @@ def test_a_client_process_that_is_killed_changes_nothing(tmp_path: Path, expecte
     with federation_in(tmp_path / "federation") as federation:
         with submitted(federation, running.QUICKSTART, settings=SETTINGS) as run:
             wait_for(lambda: rounds_done(federation) >= 1)
-            (client,) = wait_for(
-                lambda: processes_of(federation.process("site-2"), "flwr-clientapp")
-            )
+            wait_for(lambda: not client_apps(federation))  # of the first round
+            (client,) = wait_for(lambda: client_apps(federation))
             client.kill()
             said, _ = run.communicate(timeout=400)
         assert run.returncode == 0, said[-3000:]
@@ -154,7 +159,7 @@ def test_a_node_that_is_killed_in_a_round_is_missed_and_taken_in_again(tmp_path:
     settings |= {"min-available-nodes": 2}
     with federation_in(tmp_path / "federation") as federation:
         with submitted(federation, HOSTILE, settings=settings) as run:
-            wait_for(lambda: processes_of(federation.process("site-2"), "flwr-clientapp"))
+            wait_for(lambda: client_apps(federation))
             federation.send("site-2", signal.SIGKILL)
             killed = time.monotonic()
             wait_for(lambda: rounds_done(federation) >= 1)
@@ -170,40 +175,71 @@ def test_a_node_that_is_killed_in_a_round_is_missed_and_taken_in_again(tmp_path:
         assert sorted(e.client for e in events if isinstance(e, ClientUpdated)) == ["0", "1", "2"]
 
 
+def can_make_networks() -> bool:
+    """Whether this user may make network namespaces, and there is a proxy to reach from one."""
+    if os.geteuid() != 0 or shutil.which("ip") is None or not has_nginx():
+        return False
+    made = subprocess.run(["ip", "netns", "add", "fault-probe"], check=False, capture_output=True)
+    subprocess.run(["ip", "netns", "del", "fault-probe"], check=False, capture_output=True)
+    return made.returncode == 0
+
+
+@contextmanager
+def network_of_its_own(name: str, host: str, site: str) -> Iterator[list[str]]:
+    """Make a network namespace with one link to this machine; yield what runs a command in it."""
+    for command in (
+        f"netns add {name}",
+        f"link add {name}-h type veth peer name {name}-s",
+        f"link set {name}-s netns {name}",
+        f"addr add {host}/30 dev {name}-h",
+        f"link set {name}-h up",
+        f"-n {name} addr add {site}/30 dev {name}-s",
+        f"-n {name} link set {name}-s up",
+        f"-n {name} link set lo up",
+    ):
+        subprocess.run(["ip", *command.split()], check=True)
+    try:
+        yield ["ip", "netns", "exec", name]
+    finally:
+        subprocess.run(["ip", "link", "del", f"{name}-h"], check=False)
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+@pytest.mark.skipif(not can_make_networks(), reason="needs root, iproute2 and nginx")
 def test_a_site_that_is_cut_off_is_missed_rests_and_is_taken_in_again(tmp_path: Path) -> None:
-    """Its processes are stopped (SIGSTOP): no answers and no heartbeats come."""
+    """Its link is taken down in round 2, and up again when it has been missed twice."""
     settings = {"num-server-rounds": 14, "round-timeout": 20, "cooldown-after": 2}
     settings |= {"min-available-nodes": 2}
-    with federation_in(tmp_path / "federation") as federation:
+    host, site = "10.77.13.1", "10.77.13.2"
+    with (
+        network_of_its_own("fedcut", host, site) as wrapper,
+        loopback.Loopback(tmp_path / "federation", SITES[:2], listen=host) as federation,
+    ):
+        federation.add("2", wrapper)
         with submitted(federation, HOSTILE, settings=settings) as run:
             wait_for(lambda: rounds_done(federation) >= 1)
-            stopped = [federation.process("site-2")]
-            stopped += stopped[0].children(recursive=True)
-            signal_all(stopped, signal.SIGSTOP)
+            subprocess.run(["ip", "link", "set", "fedcut-h", "down"], check=True)
             wait_for(lambda: missing_now(federation) >= 2)
-            signal_all(stopped, signal.SIGCONT)
+            subprocess.run(["ip", "link", "set", "fedcut-h", "up"], check=True)
             said, _ = run.communicate(timeout=500)
         assert run.returncode == 0, said[-3000:]
         folder = running.latest(federation.outputs)
+        events = running.story(folder)
         away = {number for number, name in missing(folder) if name == "2"}
-        updated = {
-            e.round
-            for e in running.story(folder)
-            if isinstance(e, ClientUpdated) and e.client == "2"
-        }
-        print(f"cut off: missed in {sorted(away)}, in the mean of {sorted(updated)}")
+        rested = {e.round for e in events if isinstance(e, RoundStarted) and "2" in e.cooling_down}
+        updated = {e.round for e in events if isinstance(e, ClientUpdated) and e.client == "2"}
+        print(
+            f"cut off: missed in {sorted(away)}, rested in {sorted(rested)}, "
+            f"in the mean of {sorted(updated)}"
+        )
         assert len(away) >= 2
-        assert max(updated) > max(away)
+        assert rested
+        assert max(updated) > max(rested)
 
 
 def missing_now(federation: Any) -> int:
     path = max(federation.outputs.glob("*/events.jsonl"))
     return path.read_text().count('"missing":["2"]')
-
-
-def signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        process.send_signal(number)
 
 
 def test_a_site_with_an_older_copy_of_the_app_is_refused_or_runs_the_servers(
@@ -215,10 +251,7 @@ def test_a_site_with_an_older_copy_of_the_app_is_refused_or_runs_the_servers(
     with (old / "hostile_sites" / "client_app.py").open("a") as code:
         code.write("\nOLD = True\n")
     with loopback.Loopback(tmp_path / "federation", SITES[:2], has_proxy=False) as federation:
-        federation.sites.append("2")
-        federation._node_ports["2"] = loopback.free_port()
-        federation.register("2")
-        federation.start_site("2", PYTHONPATH=str(old))
+        federation.add("2", PYTHONPATH=str(old))
         done = submit(federation, HOSTILE, settings={"num-server-rounds": 1})
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         run = running.latest(federation.outputs)
