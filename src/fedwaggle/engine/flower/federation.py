@@ -102,7 +102,7 @@ def run(
         )
         run_id = commands.submit(submitted, overrides, {})
         notify(f"run {run_id} on {connection}; Ctrl-C stops it")
-        follower = _Follower(commands, run_id, quiet=quiet, notify=notify)
+        follower = _Follower(commands, run_id, quiet=quiet)
         with exit_on(signal.SIGTERM, signal.SIGHUP):
             try:
                 status = follower.follow()
@@ -125,10 +125,8 @@ class _Follower:
         run_id: str,
         *,
         quiet: bool,
-        notify: Callable[[str], None],
     ) -> None:
-        self._commands, self._run_id = commands, run_id
-        self._quiet, self._notify = quiet, notify
+        self._commands, self._run_id, self._quiet = commands, run_id, quiet
         self._progress = Progress(
             TextColumn("rounds"),
             BarColumn(),
@@ -193,7 +191,7 @@ class _Follower:
                         f"{self._run_id} ended is not known; when it answers, ask flwr list "
                         f"({error})"
                     ) from error
-                if not warned:
-                    self._notify("the SuperLink does not answer; trying again ...")
+                if not warned:  # on the console of the bar, which a line from elsewhere would break
+                    self._progress.console.print("the SuperLink does not answer; trying again ...")
                     warned = True
                 time.sleep(LOOK_SECONDS)
