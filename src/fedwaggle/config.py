@@ -1,7 +1,7 @@
 """The run config: ``[tool.flwr.app.config]`` with its overrides, as one frozen value.
 
-Flower hands an app whatever the command line says: ``lr=1`` arrives as an int, ``rounds='3'``
-as text. Here the config is read once, at the edge, and every mistake in it is told together,
+Flower hands an app whatever the command line sets: ``lr=1`` arrives as an int, ``rounds='3'``
+as text. Here the config is read once, at the edge, and all mistakes in it are reported together,
 before any client starts. An app with keys of its own makes a subclass and names it::
 
     class MyConfig(RunConfig):

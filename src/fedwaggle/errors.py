@@ -12,7 +12,7 @@
     ├── RunError        a run folder that cannot be made, read or gone on with
     └── TrackerError    a tracker that cannot be used here
 
-Catch ``WaggleError`` for all of them. Each message says what was expected, what came and what to
+Catch ``WaggleError`` for all of them. Each message states what was expected, what came and what to
 do.
 """
 

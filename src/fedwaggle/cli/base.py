@@ -26,7 +26,7 @@ _TRACEBACKS = "fedwaggle.tracebacks"  # key in click's per-call storage
 
 
 class _Commands(TyperGroup):
-    """The commands, with one way to fail: a message on stderr and an exit status that says why."""
+    """The commands, with one way to fail: a message on stderr and an exit status."""
 
     def invoke(self, ctx: Context) -> object:
         """Run a command; what this library raises on purpose becomes a message."""

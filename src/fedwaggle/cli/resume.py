@@ -21,7 +21,7 @@ _NEVER_KEPT = {"resume", "fork", "outputs"}  # they say where a run is, not what
 def resumed_app(
     app: Path, overrides: Mapping[str, Any], outputs: Path, which: str | None, *, fork: bool
 ) -> tuple[App, int | None]:
-    """Return an app whose config makes it go on with a run, and the nodes of that run.
+    """Return an app whose config makes it resume a run, and the nodes of that run.
 
     What the run was asked when it began counts before the app's own config, unless it is forked,
     and what is set now counts before both.

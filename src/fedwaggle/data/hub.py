@@ -36,7 +36,7 @@ def load_from_hub(name: str, split: str) -> Dataset:
     ------
     DatasetError
         If the Hub cannot be reached, has no such set or split, or does not let this user read
-        it. The message says which.
+        it. The message states which.
     """
     try:
         # The module attribute, not a copy of it: HF_DATASETS_OFFLINE counts as well.

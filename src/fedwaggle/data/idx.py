@@ -31,20 +31,20 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     Parameters
     ----------
     path : Path
-        The file. Its content tells whether it is compressed, not its name.
+        The file. Its content decides whether it is compressed, not its name.
     ndim : int
         How many dimensions it must have: 3 for images, 1 for labels.
 
     Returns
     -------
     ndarray
-        uint8, read-only, of the shape that the header says.
+        uint8, read-only, of the shape that the header states.
 
     Raises
     ------
     DatasetError
         If the file cannot be read, is no IDX file of bytes with ``ndim`` dimensions, or holds
-        more or fewer bytes than its header says. The message names the file.
+        more or fewer bytes than its header states. The message names the file.
     """
     content = _read(path)
     magic = bytes([0, 0, _UNSIGNED_BYTE, ndim])

@@ -74,7 +74,7 @@ def _find(dataset: Dataset, names: tuple[str, ...], content: str) -> str:
     )
 
 
-def column_values(dataset: Dataset, column: str, format_name: str | None, **options: object) -> Any:  # noqa: ANN401  # a list, an array or an Arrow column, as the format says
+def column_values(dataset: Dataset, column: str, format_name: str | None, **options: object) -> Any:  # noqa: ANN401  # a list, an array or an Arrow column, as the format states
     """Return all values of one column, whatever format or transform the user has set.
 
     The column is taken out first: a data set decodes every column of the rows it is asked for.

@@ -1,6 +1,6 @@
 """A Flower app folder, read: which two objects make it up, and the config that it runs with.
 
-The folder's ``pyproject.toml`` says both, as Flower defines them: ``[tool.flwr.app.components]``
+The folder's ``pyproject.toml`` states both, as Flower defines them: ``[tool.flwr.app.components]``
 names the ServerApp and the ClientApp as ``module:attribute``, ``[tool.flwr.app.config]`` holds
 the defaults of the run config. What a user overrides is checked here, key and type, so that a
 typing mistake is known before anything starts; and so is a bad value, in an app that reads its

@@ -124,7 +124,7 @@ def _fields_of_subclasses(text: str) -> Iterator[str]:
     try:
         module = ast.parse(text)
     except (SyntaxError, ValueError):
-        return  # its import fails, and says where
+        return  # its import fails, and the error shows where
     for node in ast.walk(module):
         if isinstance(node, ast.ClassDef) and node.bases:
             for line in node.body:

@@ -212,7 +212,7 @@ def call_server_app(app: ServerApp, grid: Grid, context: Context) -> object:
 
 
 def describe_run(run_id: int, fab_id: str, fab_version: str) -> FlowerRun:
-    """Return what Flower says of a run, as far as it is known here."""
+    """Return what Flower reports of a run, as far as it is known here."""
     run = FlowerRun.create_empty(run_id)
     run.fab_id, run.fab_version = fab_id, fab_version
     return run

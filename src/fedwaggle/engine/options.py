@@ -154,7 +154,7 @@ class EngineOptions:
         return keys
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the workers: one thread for each, unless the user says else."""
+        """Return the environment of the workers: one thread for each, unless it is set."""
         return {**os.environ, **self.client_environment()}
 
     def client_environment(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ The client packs an object, the server unpacks it against the class that it name
 
 Both sides check every field, strictly and by the annotations of the class, with pydantic. What
 a client sends is data: it never chooses a class, and it never runs code. The one exception is
-the pickle codec, and only the server's operator can allow that. ``docs/metadata.md`` says which
+the pickle codec, and only the server's operator can allow that. ``docs/metadata.md`` states which
 types there are, how a class may change, and what each refusal means.
 
 References
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 DEFAULT_MAX_BYTES = 65_536
-"""Largest payload that is packed or decoded, unless the caller says otherwise: 64 KiB."""
+"""Largest payload that is packed or decoded, unless the caller sets another: 64 KiB."""
 
 Codec = Literal["json", "pickle"]
 
@@ -59,7 +59,7 @@ PICKLE_WARNING = (
     "metadata-codec is pickle and trust-pickle is true: every client can run any code in this "
     "server process. Use metadata-codec = json unless every client is yours."
 )
-"""What a server that trusts pickle says when it starts."""
+"""What a server that trusts pickle logs when it starts."""
 
 M = TypeVar("M")
 _T = TypeVar("_T")
@@ -179,7 +179,7 @@ def unpack(
     Raises
     ------
     MetadataError
-        If the record is refused: ``code`` says why, ``paths`` names the bad fields. No other
+        If the record is refused: ``code`` states why, ``paths`` names the bad fields. No other
         exception comes out, whatever the record holds.
     ConfigError
         If the server asks for what cannot work: pickle without ``trust_pickle``, an unknown
@@ -219,7 +219,7 @@ def unpack(
 
 
 def _withheld_among(paths: Sequence[str], record: ConfigRecord) -> list[str]:
-    """Return those of the bad fields that a client says its site withholds."""
+    """Return those of the bad fields that a client reports as withheld by its site."""
     named = record.get(WITHHELD_KEY)
     withheld = {name for name in named if isinstance(name, str)} if isinstance(named, list) else ()
     return [path for path in paths if path in withheld]

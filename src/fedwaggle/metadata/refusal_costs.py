@@ -8,7 +8,7 @@ have, and s(v) bytes that value v takes as a Python object, the copies together 
     e * sum(s(v) for every list and object v)
 
 A payload for which that is too much is refused as too large. Payloads of the usual kind (numbers,
-a few levels) are told from it by counting brackets and commas, without decoding them.
+a few levels) are found in it by counting brackets and commas, without decoding them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def check_refusal_cost(payload: bytes, schema: str, most_errors: int) -> None:
     schema : str
         The name of the class.
     most_errors : int
-        What :func:`errors_per_value` says of the class.
+        What :func:`errors_per_value` reports of the class.
 
     Raises
     ------

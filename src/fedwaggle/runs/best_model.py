@@ -1,6 +1,6 @@
 """Which model is the best one, and models on disk: that one and the last, as PyTorch loads them.
 
-A checkpoint is replaced whole or not at all. ``best.json`` says beside ``best.pth`` which
+A checkpoint is replaced whole or not at all. ``best.json`` states beside ``best.pth`` which
 round it came from, by which value of which metric, and its hash. Load a model with
 ``torch.load(path, weights_only=True)``: such a file cannot run code.
 """
@@ -152,10 +152,10 @@ def save_best(folder: Path, arrays: Mapping[str, NDArray[Any]], best: BestModel)
 def holds_best(folder: Path, best: BestModel) -> bool:
     """Whether ``best.pth`` and ``best.json`` of a run's folder are of this model."""
     try:
-        told = (folder / BEST_FACTS).read_bytes()
+        facts = (folder / BEST_FACTS).read_bytes()
     except OSError:
         return False
-    return told == _facts(best) and model_sha256(read_model(folder / BEST)) == best.sha256
+    return facts == _facts(best) and model_sha256(read_model(folder / BEST)) == best.sha256
 
 
 def remove_best(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Resume points: everything that the next round depends on, in one file for each round.
 
 The arrays are safetensors, and the rest is JSON in the same file's metadata, so that one rename
-publishes both. Nothing in it is code. A SHA-256 over both tells a damaged file, and the one
+publishes both. Nothing in it is code. A SHA-256 over both shows a damaged file, and the one
 before it then serves: the last two are kept.
 
 ``best.pth`` may be replaced before the resume point of its round is written. So each resume point
@@ -69,8 +69,8 @@ class Snapshot:
     @property
     def best(self) -> BestModel | None:
         """The best model so far."""
-        told = self.values.get("best")
-        return BestModel.model_validate(told) if told else None
+        best = self.values.get("best")
+        return BestModel.model_validate(best) if best else None
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
@@ -168,7 +168,7 @@ def _name_twice(path: Path, name: Path) -> None:
     try:
         os.link(path, name)
     except FileNotFoundError:
-        return  # somebody took it away; a resume then says so
+        return  # somebody took it away; a resume then reports it
     except OSError:  # a file system without links
         shutil.copyfile(path, name)
 

@@ -391,7 +391,7 @@ class UnknownEvent(_Value):
     Attributes
     ----------
     event : str
-        Its kind, as far as it says one.
+        Its kind, as far as it states one.
     raw : dict[str, Any]
         The JSON object as it stands.
     """

@@ -52,7 +52,7 @@ def open_folder(
     request : Request
         What is asked now.
     resume : str
-        ``"latest"``, the name or the path of a run to go on with; empty for a new one.
+        ``"latest"``, the name or the path of a run to resume; empty for a new one.
     fork : bool
         Whether to make a new run from the resume point of ``resume``.
 
@@ -125,12 +125,12 @@ def _warn_of_changes(path: Path, before: Request, request: Request) -> None:
 
 def nodes_of(path: Path) -> int | None:
     """Return how many nodes a run had when it began or last went on, if that is known."""
-    told = [
+    known = [
         event.nodes
         for event in read_events(path / EVENTS)
         if isinstance(event, RunStarted | RunResumed) and event.nodes is not None
     ]
-    return told[-1] if told else None
+    return known[-1] if known else None
 
 
 def _fork(path: Path, root: Path, name: str, before: Request, request: Request) -> Run:

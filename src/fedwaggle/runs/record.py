@@ -511,16 +511,16 @@ _ROUND_COLUMNS = [
 
 def _update_row(update: ClientUpdated) -> dict[str, Any]:
     row = {name: getattr(update, name) for name in _UPDATE_COLUMNS}
-    told = dict(fields(update.metadata or {}))
-    return row | _prefixed("metrics", update.metrics) | _prefixed("metadata", told)
+    metadata = dict(fields(update.metadata or {}))
+    return row | _prefixed("metrics", update.metrics) | _prefixed("metadata", metadata)
 
 
-def _round_row(told: RoundRecord) -> dict[str, Any]:
-    row = {name: getattr(told, name) for name in _ROUND_COLUMNS}
+def _round_row(record: RoundRecord) -> dict[str, Any]:
+    row = {name: getattr(record, name) for name in _ROUND_COLUMNS}
     counted = ("updates", "quarantined", "missing", "evaluate_missing")
     row |= {name: len(row[name]) for name in counted}
     for group in ("metrics", "train_metrics", "evaluate_metrics", "phases"):
-        row |= _prefixed(group, getattr(told, group))
+        row |= _prefixed(group, getattr(record, group))
     return row
 
 

@@ -262,7 +262,7 @@ class Run:
     ) -> None:
         """Record how the run ended, if by an error, and close it.
 
-        A run that was told to stop has not failed: it is interrupted, as after a ``kill -9``.
+        A run that was asked to stop has not failed: it is interrupted, as after a ``kill -9``.
 
         Raises
         ------

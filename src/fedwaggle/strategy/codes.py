@@ -34,7 +34,7 @@ class Code(StrEnum):
     WRONG_SHAPE = "wrong-shape"
     WRONG_DTYPE = "wrong-dtype"
     NOT_FINITE = "not-finite"
-    # An array is not what it says.
+    # An array is not what it states.
     WRONG_FORMAT = "wrong-format"
     PICKLED = "pickled"
     WRONG_SIZE = "wrong-size"
@@ -77,7 +77,7 @@ EXPLANATIONS = MappingProxyType(
         Code.NOT_FINITE: "an array holds NaN or an infinity",
         Code.WRONG_FORMAT: "an array is not in the .npy format",
         Code.PICKLED: "an array holds pickled Python objects, which are never loaded",
-        Code.WRONG_SIZE: "an array has more or fewer bytes than its header says",
+        Code.WRONG_SIZE: "an array has more or fewer bytes than its header states",
         Code.FALSE_DECLARATION: "an array declares another shape or dtype than it has",
         Code.BAD_WEIGHT: "the number of examples is not a finite number above 0",
         Code.EXCESSIVE_WEIGHT: "the number of examples is above max-num-examples",

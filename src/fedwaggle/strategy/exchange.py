@@ -51,7 +51,7 @@ class Arrival:
     ----------
     node_id : int
         The node that was asked. An error reply may come from the SuperLink in its place, so
-        this is where the message went, not where the reply says that it comes from.
+        this is where the message went, not where the reply states that it comes from.
     message : Message
         The reply; it may hold an error.
     seconds : float
@@ -231,7 +231,7 @@ class _Pulled:
     Flower's networked grid takes replies off the SuperLink, and fetches and decodes all that
     they hold, inside one ``pull_messages``. So a call asks for one message: bytes that cannot be
     decoded cost no other reply, an upload that stalls holds one thread, which is never waited
-    for, and whose reply it is does not depend on what the reply says. A thread asks for no other
+    for, and whose reply it is does not depend on what the reply states. A thread asks for no other
     while the reply that it found waits to be used: the others are on the SuperLink meanwhile.
     """
 

@@ -24,7 +24,7 @@ __all__ = [
 
 
 def refuse_other_nodes(run: Run, grid: Grid) -> None:
-    """Refuse to go on with other nodes where each has its part of the data by its number."""
+    """Refuse to resume with other nodes where each has its part of the data by its number."""
     if run.is_fork or not is_simulated(grid):
         return
     before, now = nodes_of(run.path), len(list(grid.get_node_ids()))

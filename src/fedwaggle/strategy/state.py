@@ -181,12 +181,12 @@ def from_snapshot(
 
 
 def _histories(record: Iterable[Event | UnknownEvent], server_round: int) -> Histories:
-    """Return the metrics of the rounds up to ``server_round``, as the record tells them."""
+    """Return the metrics of the rounds up to ``server_round``, as the record has them."""
     histories: dict[str, dict[int, Mapping[str, Any]]] = {name: {} for name in _HISTORIES}
     for event in current_events(record):
         if isinstance(event, RoundFinished) and event.round <= server_round:
-            told = (event.train_metrics, event.evaluate_metrics, event.metrics)
-            for history, metrics in zip(histories.values(), told, strict=True):
+            groups = (event.train_metrics, event.evaluate_metrics, event.metrics)
+            for history, metrics in zip(histories.values(), groups, strict=True):
                 if metrics:
                     history[event.round] = metrics
     return histories
@@ -208,7 +208,7 @@ def restore_strategy(
     snapshot : Snapshot
         The snapshot of an equal one.
     settings : frozenset[str]
-        Attributes of the strategy that are no state: they stay, whatever the snapshot says.
+        Attributes of the strategy that are no state: they stay, whatever the snapshot states.
     given : frozenset[str]
         Attributes that keep what the constructor gave them, in a wrapped strategy too. What has
         a state of its own (a wrapped strategy, an accountant) gets it back all the same.
@@ -264,7 +264,7 @@ def _strategy_values(
 ) -> dict[str, Any]:
     """Return a strategy's numbers as JSON; its arrays are put into ``arrays``.
 
-    A strategy that has ``state_dict`` and ``load_state_dict`` says itself what to keep.
+    A strategy that has ``state_dict`` and ``load_state_dict`` states itself what to keep.
     Flower's privacy strategies wrap another one, and may hold an accountant, which count as well.
     """
     wrapped = {}

@@ -44,7 +44,7 @@ _RUN_TAG, _ROUND_TAG = "waggle.run", "waggle.round"
 
 
 def open_tracker(run_path: Path, project: str, warn: Callable[[str], None]) -> MlflowTracker:
-    """Start, or go on with, the MLflow run of a run folder.
+    """Start or resume the MLflow run of a run folder.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class MlflowTracker:
         self._clients: list[tuple[object, ...]] = []
         self._happenings: list[tuple[object, ...]] = []
         self._converged: list[tuple[object, ...]] = []
-        self._status = "FAILED"  # until the run says that it ended well
+        self._status = "FAILED"  # until the run states that it ended well
 
     def record(self, event: Event) -> None:
         """Show an event."""

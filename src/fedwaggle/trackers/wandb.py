@@ -1,7 +1,7 @@
 """Weights & Biases: a run of theirs for each run folder.
 
 Offline unless an API key is found (``WANDB_API_KEY``, netrc, or W&B's settings) or ``WANDB_MODE``
-says otherwise; offline, too, if the service does not answer or refuses the key. Its files are in
+states otherwise; offline, too, if the service does not answer or refuses the key. Its files are in
 the folder ``wandb`` of the run. The id of the W&B run follows from the name of the run folder: a
 run that is resumed goes on in the same W&B run. Offline, that is written anew and whole, and the
 earlier attempts are moved to ``wandb/superseded``, so that exactly one is left to sync.
@@ -44,7 +44,7 @@ MAX_TABLE_ROWS = 10_000  # W&B's own limit
 
 
 def open_tracker(run_path: Path, project: str, warn: Callable[[str], None]) -> WandbTracker:
-    """Start, or go on with, the W&B run of a run folder.
+    """Start or resume the W&B run of a run folder.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class WandbTracker:
         self._rounds = Rounds()
         self._converged: list[Converged] = []
         self._happenings: list[Happening] = []
-        self._exit_code = 1  # until the run says that it ended well
+        self._exit_code = 1  # until the run states that it ended well
         self._shown: int = run.summary.get("round", -1) if run.resumed else -1  # type: ignore[no-untyped-call]
         # Never ``step``: W&B drops what is logged with a smaller step than before.
         run.define_metric("round")

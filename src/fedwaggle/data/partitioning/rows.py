@@ -45,7 +45,7 @@ def partition_rows(labels: NDArray[Any], spec: PartitionSpec) -> tuple[NDArray[n
     Raises
     ------
     DatasetError
-        If these labels cannot be divided so. The message says what would help.
+        If these labels cannot be divided so. The message states what would help.
     """
     _check_possible(labels, spec)
     order = np.random.default_rng(spec.seed).permutation(len(labels))

@@ -1,6 +1,6 @@
 """What is asked of a SuperLink, through stock ``flwr``: submit a run, follow it, stop it.
 
-``flwr`` itself says little: it ends with 0 whatever becomes of a run that it has submitted.
+``flwr`` itself reports little: it ends with 0 whatever becomes of a run that it has submitted.
 So the SuperLink is asked (``flwr list``), and only ``finished:completed`` counts as success.
 """
 
@@ -33,7 +33,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What the SuperLink says of a run.
+    """What the SuperLink reports of a run.
 
     Attributes
     ----------
@@ -134,11 +134,11 @@ class FlowerCommands:
                 yield without_colours(line.decode(errors="replace")).rstrip()
 
     def status(self, run_id: str) -> RunStatus:
-        """Return what the SuperLink says of a run."""
+        """Return what the SuperLink reports of a run."""
         return next(status for status in self.statuses() if status.run_id == run_id)
 
     def statuses(self) -> list[RunStatus]:
-        """Return what the SuperLink says of all its runs."""
+        """Return what the SuperLink reports of all its runs."""
         runs = self._ask("list", self._connection)["runs"]
         return [RunStatus(str(r["run-id"]), r["status"], r["status-details"]) for r in runs]
 

@@ -178,7 +178,7 @@ class _Follower:
             self._folder = found["path"].strip()
 
     def _ask_status(self) -> RunStatus:
-        """Return what the SuperLink says of the run; wait for one that does not answer."""
+        """Return what the SuperLink reports of the run; wait for one that does not answer."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         warned = False
         while True:

@@ -3,7 +3,7 @@
 A plain ``flwr run`` starts a SuperLink in the background that serves every later run too, from
 the folder where the first one was started; it ends with 0 as soon as a run is submitted, and
 what it started outlives it. Here a run has a home, a SuperLink and a port of its own; its log
-is shown as it comes; its end is asked for, and told by an exception; and nothing stays behind,
+is shown as it comes; its end is asked for, and raised as an exception; and nothing stays behind,
 also after Ctrl-C. The app is the same, and so is Flower.
 """
 

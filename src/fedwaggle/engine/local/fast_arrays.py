@@ -31,7 +31,7 @@ _flower_from_numpy = Array.__dict__["from_numpy_ndarray"]  # the classmethod its
 
 
 class _Layout(NamedTuple):
-    """What a header says."""
+    """What a header states."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -59,7 +59,7 @@ def numpy(self: Array) -> NDArray[Any]:
             _layouts[header] = _Layout(array.dtype, array.shape, array.size, end)
         return array
     if len(data) < layout.end:
-        return _flower_numpy(self)  # it says what is wrong
+        return _flower_numpy(self)  # it states what is wrong
     flat = np.frombuffer(data, layout.dtype, layout.numbers, start)
     return cast("NDArray[Any]", flat.reshape(layout.shape).copy())
 

@@ -1,7 +1,7 @@
 """Plain values as bytes, and bytes through files and sockets.
 
 What crosses between processes is made of Python's own scalars, lists, tuples and dicts,
-written by ``marshal``: it cannot name a class, so nothing that a client says chooses code that
+written by ``marshal``: it cannot name a class, so nothing that a client sends chooses code that
 runs in the server. All processes of a run are the same interpreter, which ``marshal`` needs.
 """
 
@@ -246,7 +246,7 @@ class Frame:
     Attributes
     ----------
     values : Plain
-        What its head says.
+        What its head states.
     """
 
     def __init__(self, values: Plain, end: int, *, data: bytes = b"", fd: int = -1) -> None:

@@ -221,7 +221,7 @@ class Traffic:
     def expire(self, now: float) -> None:
         """Answer each message whose time is up, for the client that did not.
 
-        What a client still says to it afterwards changes the node's state, and nothing else.
+        What a client still replies to it afterwards changes the node's state, and nothing else.
         A message that no client has begun is thrown away by the worker that comes to it.
 
         Parameters

@@ -159,7 +159,7 @@ def rebuild_arrays(facts: Iterable[ArrayFacts], buffers: Iterable[bytes]) -> Arr
 
 
 def array_key(record: ArrayRecord) -> tuple[Any, ...]:
-    """Return what tells two records with different arrays apart, without reading the arrays.
+    """Return what differs between two records with different arrays, without reading the arrays.
 
     Bytes do not change, so the same bytes objects under the same names are the same arrays;
     whoever keeps this key has to keep the record's bytes alive too. An array whose data is not

@@ -1,6 +1,6 @@
 """Replies that have arrived and were not pulled yet.
 
-What a reply says is read when it arrives. The bytes of large arrays stay in the file in memory
+What a reply states is read when it arrives. The bytes of large arrays stay in the file in memory
 that their sender wrote, until somebody pulls the reply: meanwhile they are the sender's, which
 writes no other while too many wait.
 """

@@ -122,7 +122,7 @@ def run(
 
         Left out, the generators are the app's own, as in Flower's simulation. What the app does
         not seed differs from run to run and from worker to worker. What it seeds at import, each
-        worker begins with, and goes on with from message to message; so which numbers a client
+        worker begins with, and continues from message to message; so which numbers a client
         draws then depends on the worker that it comes to.
     node_config : Mapping[str, bool | int | float | str] | None
         What every node has in ``context.node_config``, beside its partition.

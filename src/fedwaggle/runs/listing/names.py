@@ -42,7 +42,7 @@ def name_of(folder: str) -> str:
     if stamp is None:
         return folder
     given = stamp["name"]
-    if given and not given.isdecimal():  # a number tells runs of one second apart
+    if given and not given.isdecimal():  # a number distinguishes runs of one second
         return given
     digest = hashlib.sha256(folder.encode()).digest()
     adjective = _ADJECTIVES[digest[0] % len(_ADJECTIVES)]

@@ -148,7 +148,7 @@ def render(run: Path, *, now: datetime | None = None, live: dict[str, Any] | Non
     run : Path
         The folder of the run.
     now : datetime | None
-        The time that the page says it was drawn at; the present if None.
+        The time that the page states it was drawn at; the present if None.
     live : dict[str, Any] | None
         For a page that asks its server for news: ``version`` of the record, and every how many
         ``seconds`` to ask.

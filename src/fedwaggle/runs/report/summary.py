@@ -70,7 +70,7 @@ class Note:
 
 
 def status(story: RunStory, *, is_live: bool) -> Status:
-    """Return how a run stands; ``is_live`` says whether a process is writing it.
+    """Return how a run stands; ``is_live`` states whether a process is writing it.
 
     Examples
     --------

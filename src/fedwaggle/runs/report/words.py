@@ -37,7 +37,7 @@ def bytes_text(count: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a duration as a person says it.
+    """Return a duration as a person would write it.
 
     Examples
     --------

@@ -48,7 +48,7 @@ class RoundTable:
         self._gap = "  "
         self._sampled: int | None = None
         self._is_best = False
-        self._converged: int | None = None  # None as long as no client says whether it has
+        self._converged: int | None = None  # None as long as no client reports it
 
     def add(self, event: Event) -> Iterator[Text]:
         """Take the next event, and yield the lines that it adds."""

@@ -2,7 +2,7 @@
 
 A Flower ``Array`` carries a ``.npy`` file in memory and, beside it, a shape and a dtype that
 nobody checks. Here only the file's own header counts. It must be the model's, its data must be
-as long as it says, and what is declared beside it must be true. The result is a view of the
+as long as it states, and what is declared beside it must be true. The result is a view of the
 payload. Nothing is unpickled, and nothing is allocated because a header asks for it.
 
 References
@@ -178,7 +178,7 @@ def decode(array: Array, key: str, spec: ArraySpec | None = None) -> NDArray[Any
     Raises
     ------
     Refused
-        If it is anything else; the code says what.
+        If it is anything else; the code states what.
 
     Examples
     --------
@@ -253,7 +253,7 @@ def encode(array: NDArray[Any]) -> Array:
 
 @dataclass(frozen=True)
 class _Header:
-    """What the header of a ``.npy`` file says, and how long it is."""
+    """What the header of a ``.npy`` file states, and how long it is."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -33,7 +33,7 @@ __all__ = ["DEFAULT_FOLD_BUFFER", "Fold", "Mean", "to_dtype"]
 logger = logging.getLogger("flwr.fedwaggle.strategy")
 
 DEFAULT_FOLD_BUFFER = 1 << 26
-"""Bytes of early replies that wait in memory, unless the caller says otherwise: 64 MiB."""
+"""Bytes of early replies that wait in memory, unless the caller sets another: 64 MiB."""
 
 _CHUNK_ELEMENTS = 1 << 17  # the sum and the mean of a chunk stay in the cache of a core
 _TOGETHER_BYTES = 320 << 20  # replies added in one pass over the sum: it is the larger part
@@ -147,7 +147,7 @@ class Fold:
         client : str
             One of ``order``, for the first time.
         arrays : Mapping[str, ndarray]
-            Its arrays, as the template says. They are kept until they are summed.
+            Its arrays, as the template states. They are kept until they are summed.
         weight : float
             Its weight, finite and above 0.
 

@@ -102,7 +102,7 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
 
     if array.dtype.itemsize > np.dtype(np.float64).itemsize:  # torch has no longer numbers
         array = array.astype(np.float64)
-    # Torch knows nothing read-only, and warns. What it is given here says that it is writable.
+    # Torch knows nothing read-only, and warns. What it is given here is marked as writable.
     interface = array.__array_interface__
     interface["data"] = (interface["data"][0], False)
     return torch.from_numpy(np.asarray(SimpleNamespace(__array_interface__=interface, of=array)))

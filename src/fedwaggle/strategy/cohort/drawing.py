@@ -98,7 +98,7 @@ def draw(
     seed : int
         The seed of the run.
     notices : Callable[[str], Mapping[str, float | str]]
-        What else the config of a client's message says.
+        What else the config of a client's message states.
 
     Raises
     ------

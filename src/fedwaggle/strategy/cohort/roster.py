@@ -103,7 +103,7 @@ class Roster:
     def clock(self) -> float:
         """Return seconds on a clock that stands still while nodes are asked for their names.
 
-        By it one waits for nodes: a client that is silent says nothing about who is missing.
+        By it one waits for nodes: a client that is silent shows nothing about who is missing.
         """
         return time.monotonic() - self._asked_seconds
 
@@ -182,7 +182,7 @@ class Roster:
         names = {n: self._names[n] for n in others}
         given = {n.node_id: n.name for n in self.grid.get_nodes() if n.node_id in strangers}
         counts = Counter([*names.values(), *given.values()])
-        # Flower lets two SuperNodes register under one name: it tells neither of them.
+        # Flower lets two SuperNodes register under one name: neither of them learns it.
         known = {n: label for n, label in given.items() if label and counts[label] == 1}
         self._names = names_of({**names, **known}, self._ask(sorted(strangers - known.keys())))
 
@@ -238,7 +238,7 @@ def _without(claims: Mapping[int, str], names: Mapping[int, str]) -> dict[int, s
 
 
 def _said(message: Message, key: str, kind: type[T]) -> T:
-    """Return what a client says of itself, or the kind's empty value."""
+    """Return what a client reports of itself, or the kind's empty value."""
     record = None if message.has_error() else message.content.get(IDENTITY_KEY)
     value = record.get(key) if isinstance(record, ConfigRecord) else None
     if kind is str:

@@ -155,7 +155,7 @@ def check_arrays(records: dict[str, ArrayRecord], max_bytes: int) -> None:
     Raises
     ------
     Refused
-        The code says why.
+        The code states why.
     """
     arrays = {f"{n}/{key}": array for n, record in records.items() for key, array in record.items()}
     size = sum(len(array.data) for array in arrays.values())
@@ -184,7 +184,7 @@ def check_free(content: RecordDict, form: Form, max_bytes: int) -> None:
     Raises
     ------
     Refused
-        The code says why.
+        The code states why.
     """
     records = records_of(content, ArrayRecord)
     if form is not Form.ANY and len(records) != 1:

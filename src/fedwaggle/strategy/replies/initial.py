@@ -27,7 +27,7 @@ def check_initial(
     form : Form
         Which arrays the strategy reads.
     trainable : Collection[str] | None
-        Keys of the arrays that are trained; None is all that the template says.
+        Keys of the arrays that are trained; None is all that the template states.
     is_saved : bool
         Whether the model is written to disk, as PyTorch and safetensors write it.
 

@@ -23,7 +23,7 @@ _NUMBERS = ("clip-norm", "noise-std", "epsilon", "delta")
 
 
 def check_not_withheld(content: RecordDict) -> None:
-    """Raise ``Refused`` if a site's policy keeps back the whole reply, and the reply says why."""
+    """Raise ``Refused`` if a site's policy keeps back the whole reply, and the reply states why."""
     reason = _record(content, SITE_KEY).get("refused")
     if isinstance(reason, str):
         raise Refused(Code.WITHHELD, f"the site's policy: {printable(reason)}")

@@ -159,7 +159,7 @@ def required_metrics(strategy: Strategy) -> frozenset[str]:
     """Return the metrics that a strategy's step reads from each reply, and fails without.
 
     These are the loss of q-FedAvg, which is raised to a power and so at least 0, and the bit by
-    which a client says whether it has clipped its update.
+    which a client states whether it has clipped its update.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def stepped_keys(
     template : Template
         The model.
     trainable : frozenset[str] | None (default: None)
-        Keys of the arrays that a server optimizer may step; None is all that the template says.
+        Keys of the arrays that a server optimizer may step; None is all that the template states.
     """
     if isinstance(strategy, FedOpt | FedAvgM):
         return template.trainable if trainable is None else template.trainable & trainable

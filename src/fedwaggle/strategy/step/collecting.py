@@ -377,7 +377,7 @@ def _drop_worst(admitted: dict[str, Admitted[Any]], fewest: int) -> str | None:
 
 
 def _largest_number(admitted: Admitted[Any]) -> float:
-    """Return the largest of what a reply says and of how far it moves the model."""
+    """Return the largest of what a reply states and of how far it moves the model."""
     metrics = [v for v in admitted.update.metrics.values() if isinstance(v, int | float)]
     return max(float(abs(number)) for number in (*metrics, *admitted.norms, 0.0))
 

@@ -123,7 +123,7 @@ class OutputReader:
     Parameters
     ----------
     show : Callable[[str, bool], None]
-        Prints one line; the flag says whether it belongs to standard error. If it raises, the
+        Prints one line; the flag states whether it belongs to standard error. If it raises, the
         line is dropped, and the first time this is said.
     """
 

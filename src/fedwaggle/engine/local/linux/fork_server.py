@@ -5,7 +5,7 @@ is safe at any time: a worker that died is replaced without another import. Wher
 itself started threads or initialised CUDA, and where GPUs are visible, each worker is a fresh
 interpreter with its own import.
 
-It is the parent of the workers: it sees each of them end, says so to the server's process, and
+It is the parent of the workers: it sees each of them end, reports it to the server's process, and
 ends them all when that process closes the channel or dies.
 """
 

@@ -36,7 +36,7 @@ __all__ = [
     "work",
 ]
 
-PARENT_ENDED = signal.SIGUSR2  # to the fork server; the system says this of a mere thread, too
+PARENT_ENDED = signal.SIGUSR2  # to the fork server; the system sends this for a mere thread, too
 
 _LABEL = "[ClientApp] "  # of what no client prints, but the app's import and its exit handlers
 _LONGEST_ERROR = 8_000  # characters, so that it fits into a packet
@@ -101,7 +101,7 @@ def run_worker(
     """
     from fedwaggle.engine.local.linux.worker import Worker
 
-    faulthandler.enable(file=2)  # says where the app was when it crashed
+    faulthandler.enable(file=2)  # shows where the app was when it crashed
     _leave_on_request(board)
     status = 0
     try:

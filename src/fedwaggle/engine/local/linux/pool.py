@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # Flower is imported while the workers start, not before
 __all__ = ["WorkerPool"]
 
 _MOST_FORK_SERVERS = 4  # without a reply in between: one that is killed is replaced, if it can work
-_PATIENCE_SECONDS = 5.0  # for processes that were told to end
+_PATIENCE_SECONDS = 5.0  # for processes that were asked to end
 
 
 class WorkerPool:
@@ -60,7 +60,7 @@ class WorkerPool:
     client_timeout : float | None
         Seconds after which a client that has not answered is ended, with its worker.
     show_line : Callable[[str, bool], None]
-        Prints a line of a client; the flag says whether it belongs to standard error.
+        Prints a line of a client; the flag states whether it belongs to standard error.
     report : Callable[[str], None]
         Takes a line on what happens to workers.
 
@@ -96,8 +96,8 @@ class WorkerPool:
         )
         self.is_ready = False
         self._placed: Placed | None = None
-        self._lost: list[Lost] = []  # not told yet
-        self._hung: set[int] = set()  # tasks whose workers were told to end
+        self._lost: list[Lost] = []  # not reported yet
+        self._hung: set[int] = set()  # tasks whose workers were asked to end
         self._fork_servers = 0
         self._start_fork_server()
 
@@ -299,7 +299,7 @@ class WorkerPool:
 
 
 def _answered(words: Words, frame: Frame) -> Answered:
-    """Return what a worker's message says of its task."""
+    """Return what a worker's message reports of its task."""
     from flwr.app import Error
 
     from fedwaggle.engine.flwr_private import make_message

@@ -3,7 +3,7 @@
 The server's process appends tasks; each free worker takes the next one in the order in which
 they were appended. Nobody hands work out, so no worker waits for the server to notice that it
 is free. A worker writes what it took into its own slot before the task counts as taken: should
-it die, the slot says which task it had.
+it die, the slot states which task it had.
 
 A worker sleeps by reading a pipe that holds one token for each task. The lock is a record lock
 of the file: the system takes it from a process that dies. A token without a task is harmless,

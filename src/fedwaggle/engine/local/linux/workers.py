@@ -142,7 +142,7 @@ class Forker:
 
 
 class Workers:
-    """Keeps the workers alive, and tells the server's process of each that died.
+    """Keeps the workers alive, and reports each that died to the server's process.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ class Workers:
         if task is not None:
             by_signal = os.WIFSIGNALED(status)
             self._control.sendall(encode(LostTask(task, _how_it_ended(status), by_signal)))
-        self._board.finish(slot)  # only now: should this process die here, the slot still tells
+        self._board.finish(slot)  # only now: should this process die here, the slot still shows it
         if status:
             self._board.add_token()
         # One that was killed while it waited is no sign that others could not work.

@@ -82,7 +82,7 @@ def _target(
 
 def _phases(story: RunStory) -> list[Figure]:
     ends = story.finished_rounds
-    # Round 0 has few phases, so a full round says in which order they come.
+    # Round 0 has few phases, so their order is that of a full round.
     ordered = sorted(ends, key=lambda end: -len(end.phases))
     names = list(dict.fromkeys(name for end in ordered for name in end.phases))[:_MOST_PHASES]
     if not names:

@@ -129,7 +129,7 @@ def _boolean(story: RunStory, name: str, at: int) -> Figure:
     return Figure(
         f"boolean-{at}",
         title_text(name),
-        note="Reported by clients: the share that says yes.",
+        note="Reported by clients: the share for which it is true.",
         traces=[trace],
         layout=layout(y="%", legend=False, yaxis={"range": [-4, 104]}),
         overlay=("booleans", at),

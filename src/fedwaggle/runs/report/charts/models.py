@@ -91,7 +91,7 @@ def families(rounds: Sequence[RoundFinished], first: str = "accuracy") -> list[F
 
 
 def _plain(name: str) -> str:
-    """Return a metric's name without what says who measured it."""
+    """Return a metric's name without what states who measured it."""
     plain = re.sub(r"^(train|eval|evaluate|test|val|server|global)[_-](?=.)", "", name)
     return _ALIASES.get(plain, plain)
 

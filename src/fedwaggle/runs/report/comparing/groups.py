@@ -101,7 +101,7 @@ class Group:
 
 
 def grouped(runs: Sequence[ComparedRun]) -> list[Group]:
-    """Return the runs in groups, each with a name that says what sets it apart."""
+    """Return the runs in groups, each with a name that states what sets it apart."""
     members: dict[str, list[ComparedRun]] = {}
     for run in runs:
         members.setdefault(run.experiment, []).append(run)
