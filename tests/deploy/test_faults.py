@@ -272,7 +272,7 @@ def test_twenty_sites_for_fifty_rounds_lose_nothing(tmp_path: Path) -> None:
     """A quarter of them a round; memory and database are printed."""
     sites = [str(number) for number in range(20)]
     rounds = int(os.environ.get("SOAK_ROUNDS", "50"))
-    settings = {"num-server-rounds": rounds, "min-available-nodes": 20}
+    settings = {"num-server-rounds": rounds, "min-available-nodes": 20, "fraction-train": 0.25}
     with loopback.Loopback(tmp_path / "federation", sites, has_proxy=False) as federation:
         started = time.monotonic()
 

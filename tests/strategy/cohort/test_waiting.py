@@ -23,7 +23,7 @@ def arrival(client: str, seconds: float, *, failed: bool = False) -> tuple[str, 
         (0, "local", [], 3600),
         (0, "local", [5.0], 3600),
         (0, "flower-superlink", [], 600),
-        (0, "flower-superlink", [5.0], 60),
+        (0, "flower-superlink", [5.0], 120),
         (0, "flower-superlink", [100.0, 30.0], 300),
         (0, "flower-superlink", [2000.0], 3600),
         (25, "flower-superlink", [100.0], 25),
@@ -39,17 +39,17 @@ def test_the_rule(asked: float, engine: str, replies: list[float], seconds: floa
 def test_a_client_that_ended_itself_does_not_get_longer() -> None:
     waiting = Waiting(0, "flower-superlink")
     list(waiting.timed([arrival("a", 20.0), arrival("a", 590.0, failed=True)]))
-    assert waiting.seconds(["a"]) == 60
+    assert waiting.seconds(["a"]) == 120
 
 
 def test_a_slow_client_is_not_cut_off_by_fast_ones() -> None:
     """One that has not answered yet has its ten minutes; the round waits for the slowest."""
     waiting = Waiting(0, "flower-superlink")
     list(waiting.timed([arrival("fast", 5.0), arrival("slow", 90.0)]))
-    assert waiting.seconds(["fast"]) == 60
+    assert waiting.seconds(["fast"]) == 120
     assert waiting.seconds(["fast", "slow"]) == 270
     assert waiting.seconds(["fast", "new"]) == 600
-    assert waiting.notices("fast") == {"client-deadline": 40.0}
+    assert waiting.notices("fast") == {"client-deadline": 90.0}
     assert waiting.notices("new") == {"client-deadline": 570.0}
 
 

@@ -13,7 +13,7 @@ __all__ = ["Waiting"]
 
 _SIMULATION_SECONDS = 3600.0
 _FIRST_SECONDS = 600.0
-_LEAST_SECONDS = 60.0
+_LEAST_SECONDS = 120.0
 _TIMES_THE_SLOWEST = 3.0
 _MOST_MARGIN_SECONDS = 30.0  # a message and its reply travel for some seconds
 
@@ -23,7 +23,7 @@ class Waiting:
 
     With a ``timeout`` of 0 this is an hour in a simulation, where clients share a machine. On a
     federation, where they work side by side, each has ten minutes until it has answered once, and
-    then three times its own slowest reply so far: a minute at least, an hour at most. So a client
+    then three times its own slowest reply so far: two minutes at least, an hour at most. So a client
     that hangs costs a round that much, and a slow one is not cut off by fast ones.
 
     Parameters

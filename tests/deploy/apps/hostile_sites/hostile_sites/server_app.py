@@ -27,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     """Train for the rounds of the config."""
     config = read_config(context.run_config, Config)
     with open_run(config, context, grid, package=__package__) as run:
-        Strategy.of(config, run, fraction_train=1.0, fraction_evaluate=0.0).start(
+        Strategy.of(config, run, fraction_evaluate=0.0).start(
             grid=grid,
             initial_arrays=ArrayRecord({"w": Array(np.zeros(1000, dtype=np.float32))}),
             num_rounds=config.num_server_rounds,
