@@ -48,10 +48,8 @@ def submit(
     timeout: float = 540,
 ) -> subprocess.CompletedProcess[str]:
     """Run an app on a federation with ``waggle run --engine superlink``."""
-    command = [str(WAGGLE), "run", str(app), "--engine", "superlink", loopback.CONNECTION, *options]
-    command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     return subprocess.run(
-        command,
+        _command(app, options, settings),
         env=federation.environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -69,10 +67,8 @@ def submitted(
     settings: Mapping[str, object],
 ) -> Iterator[subprocess.Popen[str]]:
     """Do the same in the background."""
-    command = [str(WAGGLE), "run", str(app), "--engine", "superlink", loopback.CONNECTION, *options]
-    command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     process = subprocess.Popen(
-        command,
+        _command(app, options, settings),
         env=federation.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -84,6 +80,13 @@ def submitted(
     finally:
         process.kill()
         process.wait()
+
+
+def _command(app: Path, options: Sequence[str], settings: Mapping[str, object]) -> list[str]:
+    command = [str(WAGGLE), "run", str(app), "--engine", "superlink", loopback.CONNECTION, *options]
+    return command + [
+        word for key, value in settings.items() for word in ("--set", f"{key}={value}")
+    ]
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 240) -> Any:
