@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,23 @@ def test_every_folder_says_what_its_files_are_to_each_other() -> None:
     for folder in FOLDERS:
         docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
         assert docstring, folder
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout of git")
+def test_no_source_file_is_left_out_of_the_repository() -> None:
+    """A pattern such as ``site/`` would leave out a package of that name."""
+    files = [
+        str(path.relative_to(ROOT))
+        for folder in ("src", "tests", "quickstart", "templates", "deploy", "docs")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".toml", ".md", ".sh"} and "outputs" not in path.parts
+    ]
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", "--stdin"],
+        cwd=ROOT,
+        input="\n".join(files),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ignored.stdout == ""

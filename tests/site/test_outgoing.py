@@ -56,7 +56,7 @@ Answer = Callable[..., Message]
 
 @pytest.fixture
 def answer() -> Answer:
-    def answer(text: str, folder: Path, metadata: object = Facts(), examples: int = 20) -> Message:  # noqa: B008
+    def answer(text: str, folder: Path, metadata: object = Facts(), examples: int = 20) -> Message:
         (folder / "policy.toml").write_text(text)
         node_config = {"site-policy": str(folder / "policy.toml")}
         context = Context(1, 2, node_config, RecordDict(), {})

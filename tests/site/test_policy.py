@@ -81,9 +81,7 @@ def test_the_example_for_operators_is_a_policy() -> None:
         ("min-examples = ", ["expected a TOML file, but"]),
     ],
 )
-def test_a_mistake_is_named_with_its_place(
-    text: str, mistakes: list[str], tmp_path: Path
-) -> None:
+def test_a_mistake_is_named_with_its_place(text: str, mistakes: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read_site_policy(policy_file(tmp_path, text))
     assert len(error.value.mistakes) == len(mistakes)
