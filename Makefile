@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CODE := src quickstart templates tests benchmarks scripts README.md  # other apps may lie beside these
+CODE := src quickstart templates tests benchmarks scripts deploy README.md  # other apps may lie beside these
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Many tests wait for processes that they started. A module's tests stay together, in their order.

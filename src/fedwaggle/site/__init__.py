@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from fedwaggle.lazy import imported
 
 if TYPE_CHECKING:
-    from fedwaggle.site.policy import SitePolicy, read_site_policy
     from fedwaggle.site.guard import safeguards
+    from fedwaggle.site.policy import SitePolicy, read_site_policy
 
 __all__ = ["SitePolicy", "read_site_policy", "safeguards"]
 

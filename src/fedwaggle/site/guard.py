@@ -38,9 +38,9 @@ def safeguards(package: str | None) -> Mod:
     -------
     Callable[[Message, Context, Callable], Message]
         For ``ClientApp(mods=[safeguards(__package__)])``. Calling it raises ``ConfigError``, which
-        Flower sends as an error reply, if the server runs other code or if the reply's ConfigRecords
-        are too large for a network; and ``TimeoutError``, or it ends the process, if the deadline
-        passes.
+        Flower sends as an error reply, if the server runs other code or if the ConfigRecords of the
+        reply are too large for a network; and ``TimeoutError``, or it ends the process, if the
+        deadline passes.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def safeguards(package: str | None) -> Mod:
 
 
 def _refuse_large_records(reply: Message, context: Context) -> None:
-    """Raise if a reply's ConfigRecords would burden the SuperLink, which keeps each in one piece."""
+    """Raise if ConfigRecords would burden the SuperLink, which keeps each of them in one piece."""
     if reply.has_error():
         return
     limit = context.run_config.get("max-metadata-bytes", _DEFAULT_RECORD_BYTES)

@@ -75,7 +75,7 @@ def counts_that_leave(counts: Mapping[str, int], policy: SitePolicy) -> dict[str
 
 
 def _bounds_in_words(rule: WeightsRule) -> dict[str, float]:
-    """Return what is reported of a rule: the budget, and the noise that Flower's mod makes of it."""
+    """Return what is reported of a rule: the budget, and the noise that Flower's mod adds."""
     bounds = {"clip-norm": rule.clip_norm}
     if rule.epsilon is not None and rule.delta is not None:
         std = _sensitivity(rule) * math.sqrt(2 * math.log(1.25 / rule.delta)) / rule.epsilon
@@ -90,15 +90,13 @@ def _sensitivity(rule: WeightsRule) -> float:
     return rule.sensitivity or 2 * rule.clip_norm
 
 
-def _bounded(
-    msg: Message, context: Context, arrays: ArrayRecord, rule: WeightsRule
-) -> ArrayRecord:
+def _bounded(msg: Message, context: Context, arrays: ArrayRecord, rule: WeightsRule) -> ArrayRecord:
     """Clip the change and add noise, with Flower's own mod.
 
     What is no floating-point number, such as a counter, can be neither clipped nor blurred: it
     leaves as it came from the server.
     """
-    from flwr.app import ArrayRecord, Message, RecordDict
+    from flwr.app import ArrayRecord, Message
     from flwr.clientapp.mod import LocalDpMod
 
     came: ArrayRecord = next(iter(msg.content.array_records.values()))

@@ -23,8 +23,8 @@ class Waiting:
 
     With a ``timeout`` of 0 this is an hour in a simulation, where clients share a machine. On a
     federation, where they work side by side, each has ten minutes until it has answered once, and
-    then three times its own slowest reply so far: two minutes at least, an hour at most. So a client
-    that hangs costs a round that much, and a slow one is not cut off by fast ones.
+    then three times its own slowest reply so far: two minutes at least, an hour at most. So a
+    client that hangs costs a round that much, and a slow one is not cut off by fast ones.
 
     Parameters
     ----------
