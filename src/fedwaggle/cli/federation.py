@@ -23,6 +23,7 @@ def run_on_federation(
     resume: str | None,
     fork: bool,
     quiet: bool,
+    verbose: bool,
     simulation_options: Mapping[str, object],
 ) -> None:
     """Submit an app to a SuperLink and follow it.
@@ -41,6 +42,8 @@ def run_on_federation(
         Whether to begin a new run where that one is.
     quiet : bool
         Whether to show the log only if the run fails.
+    verbose : bool
+        Whether to show Flower's own lines of it, too.
     simulation_options : Mapping[str, object]
         Options that only a simulation has, by name; each that is given is a mistake.
 
@@ -79,5 +82,6 @@ def run_on_federation(
         connection,
         config=asked.config,
         quiet=quiet,
+        verbose=verbose,
         notify=lambda line: typer.echo(line, err=True),
     )

@@ -234,6 +234,7 @@ def run(
             resume=resume,
             fork=fork,
             quiet=quiet,
+            verbose=verbose,
             simulation_options={
                 "--nodes": nodes,
                 "--workers": workers,

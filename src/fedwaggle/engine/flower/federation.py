@@ -27,6 +27,10 @@ LOOK_SECONDS = 2.0
 
 _ROUND = re.compile(r"\bround +(?P<number>\d+)/(?P<of>\d+)")
 _FOLDER = re.compile(r"run folder: (?P<path>\S.*)")
+_INFO = re.compile(r"^INFO :\s*")
+_FLOWERS_OWN = re.compile(
+    r"(INFO|DEBUG) :\s*(configure_|aggregate_|Start `|Starting |$)|Using SuperLink|Successfully "
+)
 _LOG_TAIL_LINES = 30
 
 
@@ -66,6 +70,7 @@ def run(
     *,
     config: Mapping[str, ConfigValue],
     quiet: bool = False,
+    verbose: bool = False,
     notify: Callable[[str], None] = print,
 ) -> None:
     """Run an app on a SuperLink, and return when it has run well.
@@ -82,6 +87,8 @@ def run(
         The run config. Keys that the app's pyproject.toml lacks are added to a copy of the app.
     quiet : bool (default: False)
         Whether to keep the log from the standard output; a failure still shows its end.
+    verbose : bool (default: False)
+        Whether to show Flower's own lines of the log, too.
     notify : Callable[[str], None]
         Takes what a person should know, one line at a time.
 
@@ -102,7 +109,7 @@ def run(
         )
         run_id = commands.submit(submitted, overrides, {})
         notify(f"run {run_id} on {connection}; Ctrl-C stops it")
-        follower = _Follower(commands, run_id, quiet=quiet)
+        follower = _Follower(commands, run_id, quiet=quiet, verbose=verbose)
         with exit_on(signal.SIGTERM, signal.SIGHUP):
             try:
                 status = follower.follow()
@@ -116,6 +123,19 @@ def run(
     notify(follower.where)
 
 
+def without_flowers_own(line: str) -> str:
+    """Return a line of a run's log as a person wants it; empty for one of Flower's own steps.
+
+    Examples
+    --------
+    >>> without_flowers_own("INFO :      round   1/2*  accuracy 10.00 %")
+    'round   1/2*  accuracy 10.00 %'
+    >>> without_flowers_own("INFO :      configure_train: Sampled 2 nodes (out of 3)")
+    ''
+    """
+    return "" if _FLOWERS_OWN.match(line) else _INFO.sub("", line)
+
+
 class _Follower:
     """Shows a run while it goes on, across a connection that breaks."""
 
@@ -125,8 +145,10 @@ class _Follower:
         run_id: str,
         *,
         quiet: bool,
+        verbose: bool,
     ) -> None:
-        self._commands, self._run_id, self._quiet = commands, run_id, quiet
+        self._commands, self._run_id = commands, run_id
+        self._quiet, self._verbose = quiet, verbose
         self._progress = Progress(
             TextColumn("rounds"),
             BarColumn(),
@@ -167,8 +189,9 @@ class _Follower:
             self._lines_seen = number + 1
             self.tail = [*self.tail[1 - _LOG_TAIL_LINES :], line]
             self._read(line)
-            if not self._quiet:
-                self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            shown = line if self._verbose else without_flowers_own(line)
+            if shown and not self._quiet:
+                self._progress.console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def _read(self, line: str) -> None:
         """Learn from a line of the log how far the run is, and where its outputs are."""
