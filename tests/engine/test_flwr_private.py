@@ -32,7 +32,8 @@ from fedwaggle.engine import flwr_private, run
 from fedwaggle.errors import EngineError
 
 PUBLIC = (
-    *("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"),
+    *("flwr.app", "flwr.clientapp", "flwr.clientapp.mod"),
+    *("flwr.serverapp", "flwr.serverapp.strategy"),
     *("flwr.serverapp.strategy.fedopt", "flwr.serverapp.strategy.strategy_utils"),
 )
 

@@ -15,7 +15,7 @@ from fedwaggle.runs.writer import make_folder
 
 
 def begin(root: Path, name: str = "") -> Path:
-    path = make_folder(root, name, Request())
+    path, _ = make_folder(root, name, Request())
     (path / "events.jsonl").touch()
     return path
 

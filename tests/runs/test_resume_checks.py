@@ -11,9 +11,20 @@ from fedwaggle.errors import RunError
 from fedwaggle.runs import Request, Run, open_folder
 from fedwaggle.runs.checkpoints import Snapshot, write_snapshot
 from fedwaggle.runs.events import RunFinished
-from fedwaggle.runs.request import code_hash, source_hashes
+from fedwaggle.runs.listing import find_run
+from fedwaggle.runs.request import read_request
+from fedwaggle.site.code import code_hash, source_hashes
 
 END = RunFinished(rounds=0, sha256="", seconds=1.0)
+
+
+def test_a_run_that_cannot_be_repeated_keeps_its_place_among_the_others(tmp_path: Path) -> None:
+    """Its ``run.json`` is written again; ``latest`` goes by the number in it."""
+    with Run.create(tmp_path), Run.create(tmp_path) as second:
+        second.explain_not_repeatable({"replies": "one came too late"})
+        (second.path / "events.jsonl").touch()
+        assert (second.request.number, read_request(second.path).number) == (2, 2)
+        assert find_run("latest", tmp_path) == second.path
 
 
 def a_run(root: Path, request: Request) -> Path:

@@ -278,6 +278,11 @@ KINDS: dict[str, Kind] = {
     "error-lost": Kind(error(4, "gone"), Code.MESSAGE_LOST),
     "error-unknown": Kind(error(0, "ActorDiedError"), Code.CLIENT_ERROR),
     "error-9999": Kind(error(9999, "?"), Code.CLIENT_ERROR),
+    # kept back by the policy of its site
+    "withheld": Kind(
+        lambda r: Message(RecordDict({"site": ConfigRecord({"refused": "too few"})}), reply_to=r),
+        Code.WITHHELD,
+    ),
     # metadata: by default it does not cost a client its weights
     "metadata-missing": Kind(
         lambda reply: with_records(reply, {"metadata": None}), None, MetadataCode.MALFORMED
@@ -294,6 +299,11 @@ KINDS: dict[str, Kind] = {
     ),
     "metadata-wrong-version": Kind(on_metadata({"version": 999}), None, MetadataCode.WRONG_VERSION),
     "metadata-invalid": Kind(on_metadata({"payload": b"{}"}), None, MetadataCode.INVALID),
+    "metadata-withheld": Kind(
+        on_metadata({"payload": b"{}", "withheld": ["training_time", "converged"]}),
+        None,
+        MetadataCode.WITHHELD,
+    ),
     "metadata-nested": Kind(on_metadata({"payload": b"[" * 60_000}), None, MetadataCode.MALFORMED),
     # odd, but fine
     "weight-float": Kind(on_metrics({"num-examples": 2.5}), None),

@@ -140,11 +140,11 @@ def _fork(path: Path, root: Path, name: str, before: Request, request: Request) 
         raise RunError(f"{path}: it has no resume point to fork from; begin a new run instead")
     causes = _causes(path, snapshot.server_round)
     forked = request.model_copy(update={"forked_from": path.name, "not_repeatable": causes})
-    new = make_folder(root, name, forked)
+    new, numbered = make_folder(root, name, forked)
     # What was read is written, and no file is copied: the run may go on meanwhile.
     write_snapshot(new, _put_best(snapshot, path, new))
     (new / EVENTS).write_text("".join(_story(path, snapshot.server_round)))
-    return Run(new, forked, resumed=changes(before.config, request.config), is_fork=True)
+    return Run(new, numbered, resumed=changes(before.config, request.config), is_fork=True)
 
 
 def _causes(path: Path, server_round: int) -> dict[str, str]:

@@ -150,8 +150,7 @@ class Run:
         RunError
             If it cannot be written there. The message names the folder and the remedy.
         """
-        request = request or Request()
-        return cls(make_folder(root, name, request), request)
+        return cls(*make_folder(root, name, request or Request()))
 
     @property
     def name(self) -> str:
@@ -325,20 +324,23 @@ class Run:
             logger.warning("no report: %s; `waggle report %s` draws it", error, self.path.name)
 
 
-def make_folder(root: Path, name: str, request: Request) -> Path:
-    """Make the folder of a new run, with its ``run.json``; see :meth:`Run.create`."""
+def make_folder(root: Path, name: str, request: Request) -> tuple[Path, Request]:
+    """Make the folder of a new run, with its ``run.json``; see :meth:`Run.create`.
+
+    Returns the folder, and the request with the run's number among those of ``root``.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(root):
-            asked = request.model_copy(update={"number": next_number(root)})
+            numbered = request.model_copy(update={"number": next_number(root)})
             path = _new_folder(root, name)
-            write_atomic(path / REQUEST, _as_json(asked))
+            write_atomic(path / REQUEST, _as_json(numbered))
     except OSError as error:
         raise RunError(
             f"outputs: {root} cannot be written ({error.strerror or error}); set the config "
             "key outputs to a folder that can"
         ) from error
-    return path
+    return path, numbered
 
 
 def _as_json(request: Request) -> bytes:
