@@ -88,10 +88,10 @@ def test_after_the_server_app_is_killed_a_resumed_run_ends_as_undisturbed(
             for process in processes_of(federation.process("superexec"), "flwr-serverapp"):
                 process.kill()
             killed = time.monotonic()
-            said, _ = run.communicate(timeout=300)
+            output, _ = run.communicate(timeout=300)
             print(f"server app: the command noticed after {time.monotonic() - killed:.0f} s")
-        assert run.returncode == 1, said[-3000:]
-        assert "--engine superlink loopback --resume latest" in said
+        assert run.returncode == 1, output[-3000:]
+        assert "--engine superlink loopback --resume latest" in output
         began = time.monotonic()
         done = submit(federation, running.QUICKSTART, "--resume", "latest", settings=SETTINGS)
         print(f"server app: the resumed run took {time.monotonic() - began:.0f} s")
@@ -110,8 +110,8 @@ def test_a_run_survives_its_superlink(tmp_path: Path, expected: str) -> None:
             killed = time.monotonic()
             wait_for(lambda: rounds_done(federation) > before)
             print(f"superlink: the next round ended {time.monotonic() - killed:.0f} s later")
-            said, _ = run.communicate(timeout=300)
-        assert run.returncode == 0, said[-3000:]
+            output, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, output[-3000:]
         assert running.final_hash(running.latest(federation.outputs)) == expected
 
 
@@ -137,11 +137,11 @@ def test_a_client_process_that_is_killed_changes_nothing(tmp_path: Path, expecte
             wait_for(lambda: not client_apps(federation))  # of the first round
             (client,) = wait_for(lambda: at_work(client_apps(federation)))
             client.kill()
-            said, _ = run.communicate(timeout=400)
-        assert run.returncode == 0, said[-3000:]
+            output, _ = run.communicate(timeout=400)
+        assert run.returncode == 0, output[-3000:]
         folder = running.latest(federation.outputs)
         assert quarantined(folder) == []
-        assert "its client process died; it is asked again" in said, said[-3000:]
+        assert "its client process died; it is asked again" in output, output[-3000:]
         assert running.final_hash(folder) == expected
         print(f"client app killed once: rounds of {round_seconds(folder)[1:]} s")
 
@@ -169,8 +169,8 @@ def test_a_node_that_is_killed_in_a_round_is_missed_and_taken_in_again(tmp_path:
             killed = time.monotonic()
             wait_for(lambda: rounds_done(federation) >= 1)
             print(f"node killed: the round ended {time.monotonic() - killed:.0f} s later")
-            said, _ = run.communicate(timeout=400)
-        assert run.returncode == 0, said[-3000:]
+            output, _ = run.communicate(timeout=400)
+        assert run.returncode == 0, output[-3000:]
         first = running.latest(federation.outputs)
         assert quarantined(first) == [(1, "2", "client-unavailable")]
         federation.start_site("2")  # as systemd does, 70 s after the kill
@@ -226,8 +226,8 @@ def test_a_site_that_is_cut_off_is_missed_rests_and_is_taken_in_again(tmp_path: 
             subprocess.run(["ip", "link", "set", "fedcut-h", "down"], check=True)
             wait_for(lambda: missing_now(federation) >= 2)
             subprocess.run(["ip", "link", "set", "fedcut-h", "up"], check=True)
-            said, _ = run.communicate(timeout=500)
-        assert run.returncode == 0, said[-3000:]
+            output, _ = run.communicate(timeout=500)
+        assert run.returncode == 0, output[-3000:]
         folder = running.latest(federation.outputs)
         events = running.story(folder)
         away = {number for number, name in missing(folder) if name == "2"}
@@ -287,8 +287,8 @@ def test_twenty_sites_for_fifty_rounds_lose_nothing(tmp_path: Path) -> None:
             while run.poll() is None:
                 time.sleep(1)
                 after = used()
-            said = run.communicate()[0]
-        assert run.returncode == 0, said[-3000:]
+            output = run.communicate()[0]
+        assert run.returncode == 0, output[-3000:]
         folder = running.latest(federation.outputs)
         assert quarantined(folder) == []
         assert missing(folder) == []

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import json
 import pickle  # opt-in, and refused unless the operator trusts it
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -33,17 +34,15 @@ from fedwaggle.metadata.refusal_costs import check_refusal_cost, errors_per_valu
 from fedwaggle.metadata.refusals import refusal_of
 from fedwaggle.metadata.scalars import with_python_scalars
 from fedwaggle.site.policy import ALLOW_KEY, POLICY_KEY, MetadataRules, read_site_policy
-from fedwaggle.site.rules import sift_metadata
+from fedwaggle.site.rules import WITHHELD_KEY, sift_metadata
 from fedwaggle.text import printable, shown
 
 if TYPE_CHECKING:  # `waggle report` needs no Flower, and Flower takes half a second to import
     from flwr.app import ConfigRecord, Context
 
 __all__ = [
-    "CHANGED_KEY",
     "DEFAULT_MAX_BYTES",
     "PICKLE_WARNING",
-    "WITHHELD_KEY",
     "Codec",
     "pack",
     "schema_of",
@@ -63,8 +62,6 @@ PICKLE_WARNING = (
 
 M = TypeVar("M")
 _T = TypeVar("_T")
-
-WITHHELD_KEY, CHANGED_KEY = "withheld", "changed"  # lists of names in the record
 
 _KEYS = {"schema": str, "version": int, "payload": bytes}
 
@@ -136,11 +133,13 @@ def pack(
     encoded = _contained(lambda: _encode(obj, contract, codec, rules), contract)
     _check_size(encoded.payload, contract, max_bytes)
     record = ConfigRecord(
-        {"schema": contract.schema, "version": contract.version, "payload": encoded.payload}
+        {
+            "schema": contract.schema,
+            "version": contract.version,
+            "payload": encoded.payload,
+            **encoded.names,
+        }
     )
-    for key, names in ((WITHHELD_KEY, encoded.withheld), (CHANGED_KEY, encoded.changed)):
-        if names:  # Flower cannot measure an empty list
-            record[key] = list(names)
     if codec == "pickle":
         record["codec"] = codec
     return record
@@ -306,8 +305,7 @@ class _Encoded(NamedTuple):
     """A payload, and the names of what a site's policy kept back or changed."""
 
     payload: bytes
-    withheld: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
+    names: Mapping[str, list[str]] = MappingProxyType({})
 
 
 def _encode(obj: object, contract: _Contract, codec: Codec, rules: MetadataRules) -> _Encoded:
@@ -321,7 +319,7 @@ def _encode(obj: object, contract: _Contract, codec: Codec, rules: MetadataRules
         return _Encoded(payload)
     sifted = sift_metadata(json.loads(payload), rules)
     less = json.dumps(sifted.values, separators=(",", ":")).encode()
-    return _Encoded(less, sifted.withheld, sifted.changed)
+    return _Encoded(less, sifted.names())
 
 
 def _decode(payload: bytes, contract: _Contract, codec: Codec) -> Any:  # noqa: ANN401

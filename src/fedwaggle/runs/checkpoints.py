@@ -168,7 +168,7 @@ def _name_twice(path: Path, name: Path) -> None:
     try:
         os.link(path, name)
     except FileNotFoundError:
-        return  # somebody took it away; a resume then reports it
+        return  # it was removed meanwhile; a resume then reports it
     except OSError:  # a file system without links
         shutil.copyfile(path, name)
 

@@ -26,7 +26,7 @@ def safeguards(package: str | None) -> Mod:
     """Return a Flower mod that keeps a client to its server's code and deadline.
 
     The server names both in its messages on a real federation, where the code of a site may be an
-    older one and nobody ends a process that hangs. In a simulation neither is needed, and the
+    older one and no engine ends a process that hangs. In a simulation neither is needed, and the
     server names none.
 
     Parameters

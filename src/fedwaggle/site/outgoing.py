@@ -47,10 +47,7 @@ def under_policy(
     if int(metrics["num-examples"]) < policy.min_examples:  # type: ignore[arg-type]
         return RecordDict({SITE_KEY: ConfigRecord({"refused": _TOO_FEW})})
     sifted = sift_metrics(metrics, policy.metrics)
-    names = {"withheld": sifted.withheld, "changed": sifted.changed}
-    report: dict[str, Any] = {
-        key: [f"metrics.{name}" for name in each] for key, each in names.items() if each
-    }
+    report: dict[str, Any] = {**sifted.names("metrics.")}
     leaving = RecordDict({**content, "metrics": MetricRecord(sifted.values)})
     arrays = leaving.get("arrays")
     if policy.weights is not None and isinstance(arrays, ArrayRecord):

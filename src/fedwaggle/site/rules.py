@@ -9,7 +9,9 @@ from typing import Any
 
 from fedwaggle.site.policy import FieldRule, MetadataRules
 
-__all__ = ["Sifted", "sift_metadata", "sift_metrics"]
+__all__ = ["CHANGED_KEY", "WITHHELD_KEY", "Sifted", "sift_metadata", "sift_metrics"]
+
+WITHHELD_KEY, CHANGED_KEY = "withheld", "changed"  # lists of names in a record
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,17 @@ class Sifted:
     values: dict[str, Any]
     withheld: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+
+    def names(self, prefix: str = "") -> dict[str, list[str]]:
+        """Return both lists of names as a record holds them: Flower cannot measure an empty one.
+
+        Examples
+        --------
+        >>> Sifted({}, withheld=("power",)).names("metadata.")
+        {'withheld': ['metadata.power']}
+        """
+        lists = {WITHHELD_KEY: self.withheld, CHANGED_KEY: self.changed}
+        return {key: [prefix + name for name in names] for key, names in lists.items() if names}
 
 
 def sift_metadata(values: Mapping[str, Any], rules: MetadataRules) -> Sifted:

@@ -20,7 +20,7 @@ from fedwaggle.engine.flower.home import find_command
 from fedwaggle.errors import EngineError
 from fedwaggle.text import printable
 
-__all__ = ["COMPLETED", "FlowerCommands", "RunStatus", "without_colours"]
+__all__ = ["COMPLETED", "LOOK_SECONDS", "FlowerCommands", "RunStatus", "without_colours"]
 
 COMPLETED = "finished:completed"
 

@@ -8,22 +8,27 @@ import signal
 import tempfile
 import time
 import tomllib
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedwaggle.engine.flower.commands import COMPLETED, FlowerCommands, RunStatus
+from fedwaggle.engine.flower.commands import COMPLETED, LOOK_SECONDS, FlowerCommands, RunStatus
 from fedwaggle.engine.flower.home import quiet_environment
-from fedwaggle.engine.flower.submission import ConfigValue, prepare_app, refuse_failure
+from fedwaggle.engine.flower.submission import (
+    LOG_TAIL_LINES,
+    ConfigValue,
+    prepare_app,
+    refuse_failure,
+)
 from fedwaggle.engine.surroundings import exit_on
 from fedwaggle.errors import ConfigError, EngineError
 
 __all__ = ["check_connection", "run"]
 
 PATIENCE_SECONDS = 120.0
-LOOK_SECONDS = 2.0
 
 _ROUND = re.compile(r"\bround +(?P<number>\d+)/(?P<of>\d+)")
 _FOLDER = re.compile(r"run folder: (?P<path>\S.*)")
@@ -31,7 +36,6 @@ _INFO = re.compile(r"^INFO :\s*")
 _FLOWERS_OWN = re.compile(
     r"(INFO|DEBUG) :\s*(configure_|aggregate_|Start `|Starting |$)|Using SuperLink|Successfully "
 )
-_LOG_TAIL_LINES = 30
 
 
 def check_connection(name: str | None, environment: Mapping[str, str]) -> list[str]:
@@ -159,7 +163,7 @@ class _Follower:
         self._bar = self._progress.add_task("rounds", total=None)
         self._lines_seen = 0
         self._folder = ""
-        self.tail: list[str] = []
+        self.tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
 
     @property
     def where(self) -> str:
@@ -187,7 +191,7 @@ class _Follower:
             if number < self._lines_seen:
                 continue
             self._lines_seen = number + 1
-            self.tail = [*self.tail[1 - _LOG_TAIL_LINES :], line]
+            self.tail.append(line)
             self._read(line)
             shown = line if self._verbose else without_flowers_own(line)
             if shown and not self._quiet:

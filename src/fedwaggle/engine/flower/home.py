@@ -106,7 +106,7 @@ def find_command(name: str, *, simulates: bool = True) -> str:
 
 
 def quiet_environment(user: Mapping[str, str]) -> dict[str, str]:
-    """Return the user's environment in which Flower calls nobody, unless the user lets it.
+    """Return the user's environment, without telemetry and update checks unless it asks for them.
 
     The commands that were installed beside this Python are found first.
     """

@@ -16,14 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedwaggle.engine.flower.home import Home, make_folder, prepare_home
-from fedwaggle.engine.flower.submission import ConfigValue, prepare_app, refuse_failure
+from fedwaggle.engine.flower.submission import (
+    LOG_TAIL_LINES,
+    ConfigValue,
+    prepare_app,
+    refuse_failure,
+)
 from fedwaggle.engine.flower.superlink import SuperLink
 from fedwaggle.engine.options import EngineOptions
 from fedwaggle.engine.surroundings import exit_on
 
 __all__ = ["run"]
-
-_LOG_TAIL_LINES = 30
 
 
 def run(
@@ -89,7 +92,7 @@ def _run_on(
         with (home.path / "run.log").open("w+", encoding="utf-8", errors="replace") as log:
             status = link.commands.follow(run_id, log)
             log.seek(0)
-            tail = log.read().splitlines()[-_LOG_TAIL_LINES:]
+            tail = log.read().splitlines()[-LOG_TAIL_LINES:]
     else:
         status, tail = link.commands.follow(run_id, None), []
     refuse_failure(status, tail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import tomli_w
@@ -13,9 +13,12 @@ from fedwaggle.engine.flower.commands import COMPLETED, RunStatus
 from fedwaggle.errors import ConfigError, EngineError
 from fedwaggle.text import printable
 
-__all__ = ["ConfigValue", "prepare_app", "refuse_failure"]
+__all__ = ["LOG_TAIL_LINES", "ConfigValue", "prepare_app", "refuse_failure"]
 
 ConfigValue = bool | int | float | str
+
+LOG_TAIL_LINES = 30
+"""Of a run that was not shown, these lines are shown once it has failed."""
 
 _LEAVE_OUT = shutil.ignore_patterns("outputs", "wandb", "__pycache__", ".*")
 
@@ -42,7 +45,7 @@ def prepare_app(app: Path, config: Mapping[str, ConfigValue], folder: Path) -> t
     return overrides, _as_flower_takes_it(app, config, folder / "app" / app.name)
 
 
-def refuse_failure(status: RunStatus, last_lines: Sequence[str] = ()) -> None:
+def refuse_failure(status: RunStatus, last_lines: Iterable[str] = ()) -> None:
     """Raise ``EngineError`` with the reason unless a run ended well."""
     if status.status != COMPLETED:
         reason = printable(status.details, limit=2000)

@@ -11,9 +11,9 @@ from typing import Any
 from flwr.app import ConfigRecord, RecordDict
 from pydantic import ValidationError
 
-from fedwaggle.metadata.contract import CHANGED_KEY, WITHHELD_KEY
 from fedwaggle.runs.events import SiteMeasures
 from fedwaggle.site.outgoing import SITE_KEY
+from fedwaggle.site.rules import CHANGED_KEY, WITHHELD_KEY
 from fedwaggle.strategy.codes import Code, Refused
 from fedwaggle.text import printable
 

@@ -1,4 +1,4 @@
-"""Clients of which the one with partition id 2 does what the config key ``attack`` says."""
+"""Clients of which the one with partition id 2 does what the config key ``attack`` selects."""
 
 import os
 import time
